@@ -42,6 +42,7 @@ enum Kind {
     Heap,
     Shared { fd: OwnedFd, committed: AtomicUsize },
     SharedReader,
+    SharedWriter,
     File,
 }
 
@@ -74,16 +75,27 @@ impl Region {
     /// `InvalidData` if the descriptor is not a sealed memfd of exactly `capacity` bytes: a file that could be
     /// truncated under this map is refused.
     pub fn open_shared(fd: BorrowedFd<'_>, capacity: usize) -> io::Result<Region> {
-        let capacity = checked(capacity)?;
-        let size = rustix::fs::fstat(fd)?.st_size;
-        if u64::try_from(size).ok() != Some(capacity as u64) {
-            return Err(invalid(format!("shared region has {size} bytes, expected {capacity}")));
+        Ok(Region { map: sealed_map(fd, capacity, false)?, kind: Kind::SharedReader })
+    }
+
+    /// Maps, for writing, what another process made by [`Region::shared`] and gave away by [`Region::writer`]: for the
+    /// few words that both sides write through atomics.
+    ///
+    /// # Errors
+    /// As [`Region::open_shared`].
+    pub fn open_shared_writable(fd: BorrowedFd<'_>, capacity: usize) -> io::Result<Region> {
+        Ok(Region { map: sealed_map(fd, capacity, true)?, kind: Kind::SharedWriter })
+    }
+
+    /// A descriptor of a shared region that can be written through. Its maker must have committed all of it.
+    ///
+    /// # Errors
+    /// `Unsupported` for the other kinds, else what the system says.
+    pub fn writer(&self) -> io::Result<OwnedFd> {
+        match &self.kind {
+            Kind::Shared { fd, .. } => fd.try_clone(),
+            _ => Err(not_shared()),
         }
-        let seals = rustix::fs::fcntl_get_seals(fd)?;
-        if !seals.contains(SealFlags::SHRINK) {
-            return Err(invalid("shared region is not sealed against shrinking".into()));
-        }
-        Ok(Region { map: Mapping::of(fd, capacity, false)?, kind: Kind::SharedReader })
     }
 
     /// Maps a finished file, read-only. An empty file is refused, for it cannot be mapped.
@@ -123,9 +135,7 @@ impl Region {
     /// # Errors
     /// `Unsupported` for the other kinds, else what the system says.
     pub fn reader(&self) -> io::Result<OwnedFd> {
-        let Kind::Shared { fd, .. } = &self.kind else {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "only a shared region can be given away"));
-        };
+        let Kind::Shared { fd, .. } = &self.kind else { return Err(not_shared()) };
         use std::os::fd::AsRawFd;
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
         Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
@@ -145,7 +155,7 @@ impl Region {
     /// of the structure in the region.
     pub fn as_mut_ptr(&self) -> Option<*mut u8> {
         match self.kind {
-            Kind::Heap | Kind::Shared { .. } => Some(self.map.ptr()),
+            Kind::Heap | Kind::Shared { .. } | Kind::SharedWriter => Some(self.map.ptr()),
             Kind::SharedReader | Kind::File => None,
         }
     }
@@ -166,6 +176,22 @@ fn checked(capacity: usize) -> io::Result<usize> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "a region cannot be empty"));
     }
     Ok(capacity)
+}
+
+fn not_shared() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, "only a shared region can be given away, by its maker")
+}
+
+fn sealed_map(fd: BorrowedFd<'_>, capacity: usize, write: bool) -> io::Result<Mapping> {
+    let capacity = checked(capacity)?;
+    let size = rustix::fs::fstat(fd)?.st_size;
+    if u64::try_from(size).ok() != Some(capacity as u64) {
+        return Err(invalid(format!("shared region has {size} bytes, expected {capacity}")));
+    }
+    if !rustix::fs::fcntl_get_seals(fd)?.contains(SealFlags::SHRINK) {
+        return Err(invalid("shared region is not sealed against shrinking".into()));
+    }
+    Mapping::of(fd, capacity, write)
 }
 
 fn invalid(message: String) -> io::Error {
