@@ -1,0 +1,43 @@
+-- The binary form: int16 dimensions, int16 0, float4 elements, all big-endian, as pgvector's.
+\pset format unaligned
+\pset tuples_only on
+
+SELECT lsm_vector_send('[1,-2]');
+
+-- a binary copy comes back equal
+CREATE TABLE sent (id int, v lsmvector);
+INSERT INTO sent VALUES (1, '[1,2,3]'), (2, '[0.1,-1e-45,3.4e38]'), (3, NULL), (4, array_fill(0.5::real, ARRAY[16000]));
+COPY sent TO PROGRAM 'cat > lsmvector.copy' WITH (FORMAT binary);
+CREATE TABLE copied (LIKE sent);
+COPY copied FROM PROGRAM 'cat lsmvector.copy; rm lsmvector.copy' WITH (FORMAT binary);
+SELECT count(*) FROM sent JOIN copied USING (id) WHERE sent.v IS NOT DISTINCT FROM copied.v;
+DROP TABLE sent, copied;
+
+-- What arrives is checked. Each copy below is one row, written out byte by byte.
+\set VERBOSITY terse
+CREATE TABLE received (v lsmvector);
+CREATE TABLE received3 (v lsmvector(3));
+-- [1,-2]
+COPY received FROM PROGRAM 'printf ''\120\107\103\117\120\131\012\377\015\012\000\000\000\000\000\000\000\000\000\000\001\000\000\000\014\000\002\000\000\077\200\000\000\300\000\000\000\377\377''' WITH (FORMAT binary);
+SELECT v FROM received;
+-- no dimensions
+COPY received FROM PROGRAM 'printf ''\120\107\103\117\120\131\012\377\015\012\000\000\000\000\000\000\000\000\000\000\001\000\000\000\004\000\000\000\000\377\377''' WITH (FORMAT binary);
+-- -1 dimensions
+COPY received FROM PROGRAM 'printf ''\120\107\103\117\120\131\012\377\015\012\000\000\000\000\000\000\000\000\000\000\001\000\000\000\004\377\377\000\000\377\377''' WITH (FORMAT binary);
+-- 16001 dimensions
+COPY received FROM PROGRAM 'printf ''\120\107\103\117\120\131\012\377\015\012\000\000\000\000\000\000\000\000\000\000\001\000\000\000\010\076\201\000\000\077\200\000\000\377\377''' WITH (FORMAT binary);
+-- the reserved field is 1
+COPY received FROM PROGRAM 'printf ''\120\107\103\117\120\131\012\377\015\012\000\000\000\000\000\000\000\000\000\000\001\000\000\000\014\000\002\000\001\077\200\000\000\300\000\000\000\377\377''' WITH (FORMAT binary);
+-- NaN
+COPY received FROM PROGRAM 'printf ''\120\107\103\117\120\131\012\377\015\012\000\000\000\000\000\000\000\000\000\000\001\000\000\000\010\000\001\000\000\177\300\000\000\377\377''' WITH (FORMAT binary);
+-- infinity
+COPY received FROM PROGRAM 'printf ''\120\107\103\117\120\131\012\377\015\012\000\000\000\000\000\000\000\000\000\000\001\000\000\000\010\000\001\000\000\177\200\000\000\377\377''' WITH (FORMAT binary);
+-- three dimensions, two elements
+COPY received FROM PROGRAM 'printf ''\120\107\103\117\120\131\012\377\015\012\000\000\000\000\000\000\000\000\000\000\001\000\000\000\014\000\003\000\000\077\200\000\000\100\000\000\000\377\377''' WITH (FORMAT binary);
+-- two dimensions, three elements
+COPY received FROM PROGRAM 'printf ''\120\107\103\117\120\131\012\377\015\012\000\000\000\000\000\000\000\000\000\000\001\000\000\000\020\000\002\000\000\077\200\000\000\100\000\000\000\100\100\000\000\377\377''' WITH (FORMAT binary);
+-- cut in the header
+COPY received FROM PROGRAM 'printf ''\120\107\103\117\120\131\012\377\015\012\000\000\000\000\000\000\000\000\000\000\001\000\000\000\002\000\001\377\377''' WITH (FORMAT binary);
+-- two dimensions for a column of three
+COPY received3 FROM PROGRAM 'printf ''\120\107\103\117\120\131\012\377\015\012\000\000\000\000\000\000\000\000\000\000\001\000\000\000\014\000\002\000\000\077\200\000\000\100\000\000\000\377\377''' WITH (FORMAT binary);
+DROP TABLE received, received3;

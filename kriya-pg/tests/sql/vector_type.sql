@@ -1,0 +1,75 @@
+-- LsmVector: what it reads, what it writes, what it refuses.
+\pset format unaligned
+\pset tuples_only on
+
+SELECT '[1,2,3]'::LsmVector;
+SELECT '[-1,-2,-3]'::lsmvector;
+SELECT '[1.,2.,3.]'::lsmvector;
+SELECT '[+1,.5,1e2,1.5E-3]'::lsmvector;
+SELECT ' [ 1,  2 ,    3  ] '::lsmvector;
+SELECT E'\t[\n1\r,\v2\f]\n'::lsmvector;
+-- shortest text that reads back as the same float4
+SELECT '[1.23456]'::lsmvector, '[0.1,16777217,1e20,1e-20]'::lsmvector;
+SELECT '[1.17549435e-38,1e-45,1e-46,-1e-46]'::lsmvector;
+-- rounded once: just above the middle between two floats goes up
+SELECT '[1.00000017881393432617187499]'::lsmvector, '[1.00000017881393432617187501]'::lsmvector;
+-- what C calls a number
+SELECT '[0x10,0x1p-1]'::lsmvector;
+
+SELECT '[hello,1]'::lsmvector;
+SELECT '[NaN,1]'::lsmvector;
+SELECT '[nan(1),1]'::lsmvector;
+SELECT '[Infinity,1]'::lsmvector;
+SELECT '[-inf,1]'::lsmvector;
+SELECT '[3.4e38,-3.4e38]'::lsmvector;
+SELECT '[4e38,1]'::lsmvector;
+SELECT '[-4e38,1]'::lsmvector;
+SELECT '[1e400]'::lsmvector;
+SELECT '[1,2,3'::lsmvector;
+SELECT '[1,2,3]9'::lsmvector;
+SELECT '1,2,3'::lsmvector;
+SELECT ''::lsmvector;
+SELECT '['::lsmvector;
+SELECT '[ '::lsmvector;
+SELECT '[,'::lsmvector;
+SELECT '[]'::lsmvector;
+SELECT '[ ]'::lsmvector;
+SELECT '[,]'::lsmvector;
+SELECT '[1,]'::lsmvector;
+SELECT '[1a]'::lsmvector;
+SELECT '[1e]'::lsmvector;
+SELECT '[1 2]'::lsmvector;
+SELECT '[1-2]'::lsmvector;
+SELECT '[1,,3]'::lsmvector;
+SELECT '[1, ,3]'::lsmvector;
+SELECT '[--1]'::lsmvector;
+
+-- dimensions
+SELECT '[1,2,3]'::lsmvector(3);
+SELECT '[1,2,3]'::lsmvector(2);
+SELECT '[1,2,3]'::lsmvector(3, 2);
+SELECT '[1,2,3]'::lsmvector('a');
+SELECT '[1,2,3]'::lsmvector(0);
+SELECT '[1,2,3]'::lsmvector(-1);
+SELECT '[1,2,3]'::lsmvector(16001);
+SELECT lsm_vector_dims(('[' || repeat('1,', 15999) || '1]')::lsmvector);
+SELECT ('[' || repeat('1,', 16000) || '1]')::lsmvector;
+SELECT unnest('{"[1,2,3]","[4,5,6]"}'::lsmvector[]);
+SELECT '{"[1,2,3]"}'::lsmvector(2)[];
+
+-- pgvector's layout: 4 bytes of header, dimensions, 0, float4 elements
+SELECT pg_column_size('[1,2,3]'::lsmvector);
+SELECT typlen, typbyval, typalign, typstorage FROM pg_type WHERE typname = 'lsmvector';
+
+-- SQLSTATEs
+\set VERBOSITY sqlstate
+SELECT 'x'::lsmvector;
+SELECT '[NaN]'::lsmvector;
+SELECT '[inf]'::lsmvector;
+SELECT '[4e38]'::lsmvector;
+SELECT '[]'::lsmvector;
+SELECT ('[' || repeat('1,', 16000) || '1]')::lsmvector;
+SELECT '[1,2,3]'::lsmvector(2);
+SELECT '[1,2,3]'::lsmvector(0);
+SELECT '[1,2]'::lsmvector <-> '[1]';
+SELECT ARRAY[1, NULL]::lsmvector;
