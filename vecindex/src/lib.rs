@@ -1,1 +1,62 @@
-//! vecindex
+//! Nearest-neighbour search inside a process: HNSW over rows that are owned, shared with other processes, or mapped.
+//!
+//! Two structures stand side by side, each in a [`Region`](kriya_region::Region) of its own: the rows ([`F32Rows`]) and
+//! the graph over them ([`Graph`]); [`Hnsw`] joins them. Their layout is the same in a heap build, in shared memory that
+//! grows while other processes search it, and in a sealed file that is mapped, so there is one search.
+//!
+//! # Writing
+//! [`Hnsw::append`] makes a row readable at once: it is *pending*, and every search compares it exactly.
+//! [`Hnsw::link`] or [`Hnsw::link_pending`] moves pending rows into the graph, from several threads if need be.
+//!
+//! # Searching
+//! A [`SearchCursor`] is started on a query and asked for the next nearest row as often as the caller likes: it resumes
+//! where it stopped until every row has come out exactly once.
+//!
+//! # Concurrency
+//! One process writes; any number of threads and processes read the same regions without a lock and without writing a
+//! byte. A row, its label and its level are written before the number of rows is released; links to it come after.
+//! A reader skips every id that is not below the number of rows it has acquired, which is both the bounds check and
+//! the ordering. Rows are never changed and slots never reused.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use kriya_region::Region;
+//! use vecindex::{F32Rows, Graph, Hnsw, HnswParams, Metric, SearchCursor};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let params = HnswParams::default();
+//! let rows = Arc::new(Region::heap(F32Rows::bytes_needed(2, 100)?)?);
+//! let graph = Arc::new(Region::heap(Graph::bytes_needed(100, params.m)?)?);
+//! let index = Hnsw::new(F32Rows::create(rows, Metric::L2, 2, 100)?, Graph::create(graph, params, 100)?)?;
+//! for x in 0..10 {
+//!     index.append(&[x as f32, 0.0], [x, 0])?;
+//! }
+//! index.link_pending()?;
+//!
+//! let mut cursor = SearchCursor::default();
+//! cursor.start(&index, &[3.1, 0.0], 64)?;
+//! let nearest = cursor.next(&index).unwrap();
+//! assert_eq!(index.label(nearest.id), [3, 0]);
+//! # Ok(()) }
+//! ```
+#![deny(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used))]
+
+mod error;
+mod flat;
+#[allow(unsafe_code)] // raw bytes of a region become fields
+mod format;
+mod hnsw;
+#[allow(unsafe_code)] // intrinsics and raw rows
+pub mod kernel;
+mod metric;
+mod snapshot;
+mod storage;
+
+pub use error::{CreateError, LinkError, OpenError, PushError, RerankError, SealError, SearchError, VectorError};
+pub use flat::exact;
+pub use hnsw::{BuildContext, Graph, Hnsw, HnswParams, NO_LABEL, SearchCursor};
+pub use kernel::{cosine_distance, dot, l2_squared};
+pub use metric::{Metric, Neighbour};
+pub use snapshot::{Sealed, seal, verify};
+pub use storage::{AppendVectors, F32Query, F32Rows, Rerank, VectorStorage};

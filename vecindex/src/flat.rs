@@ -1,0 +1,45 @@
+//! Exact search: every row is compared. The reference for tests and recall, and the right answer for a few rows.
+
+use crate::error::SearchError;
+use crate::hnsw::Key;
+use crate::metric::Neighbour;
+use crate::storage::VectorStorage;
+
+/// Rows compared in one call of the storage.
+const BATCH: u32 = 256;
+
+/// The `k` rows nearest to `query`, nearest first, ties by id.
+///
+/// # Errors
+/// A query that the storage refuses.
+pub fn exact<S: VectorStorage>(storage: &S, query: &[f32], k: usize) -> Result<Vec<Neighbour>, SearchError> {
+    let mut prepared = S::Query::default();
+    storage.prepare(query, &mut prepared)?;
+    let mut keys = Vec::new();
+    compare_range(storage, &prepared, 0..storage.len(), &mut keys);
+    keys.sort_unstable();
+    keys.truncate(k);
+    Ok(keys.into_iter().map(|key| key.neighbour(storage.metric())).collect())
+}
+
+/// Appends the keys of all rows of a range, all below the storage's length.
+pub(crate) fn compare_range<S: VectorStorage>(
+    storage: &S,
+    query: &S::Query,
+    range: std::ops::Range<u32>,
+    keys: &mut Vec<Key>,
+) {
+    let ids: Vec<u32> = range.collect();
+    compare(storage, query, &ids, keys);
+}
+
+/// Appends the keys of some rows, all below the storage's length.
+pub(crate) fn compare<S: VectorStorage>(storage: &S, query: &S::Query, ids: &[u32], keys: &mut Vec<Key>) {
+    let mut distances = [0.0; BATCH as usize];
+    keys.reserve(ids.len());
+    for ids in ids.chunks(BATCH as usize) {
+        let distances = &mut distances[..ids.len()];
+        storage.distances(query, ids, distances);
+        keys.extend(ids.iter().zip(distances).map(|(id, d)| Key::new(*d, *id)));
+    }
+}

@@ -1,0 +1,267 @@
+//! The one home of the bytes: headers and layouts of rows and graphs, live or sealed.
+//!
+//! Both start with a header page; a sealed file ends in a checksum table. Native little-endian throughout: on another
+//! byte order the magic does not match and the file is refused.
+//!
+//! ```text
+//! header   0 magic            8 bytes, written last
+//!          8 version          u32          12 flags      u32, bit 0 = sealed
+//!         16 length           u64, bytes of the whole structure, trailer included
+//!         24 pair             u64, the same in the two sealed files that belong together; 0 while live
+//!         32 checksums at     u64, 0 while live           40 chunk u32, bytes covered by one checksum
+//! rows    64 element type     u32, 1 = f32 68 metric     u32      72 dimensions u32   76 stride u32, bytes
+//!         80 capacity         u32, rows    88 norms at   u64      96 rows at    u64
+//!        256 length           u32, atomic: released after a row is complete
+//! graph   64 m                u32          68 ef_construction u32 72 seed       u64
+//!         80 capacity         u32, nodes   84 upper capacity  u32, rows of m links above level 0
+//!         88 towers at        u64          96 labels at  u64     104 upper at  u64  112 level 0 at u64
+//!        256 linked           u32, atomic: every id below it is linked
+//!        320 entry            u64, atomic: level << 32 | id, all ones when empty
+//!        384 upper used       u32, atomic
+//!       4092 checksum         u32, CRC32C of the bytes before it; 0 while live
+//! rows file:   header | norms f32 x capacity | rows, stride x capacity | trailer
+//! graph file:  header | towers u32 x capacity (level << 27 | first upper row) | labels [u64; 2] x capacity |
+//!              upper links u32 x m x upper capacity | level 0 links u32 x 2m x capacity | trailer
+//! trailer:     CRC32C of each chunk after the header, u32 each | CRC32C of that table | "KVSEAL01"
+//! ```
+//! Sections start at multiples of 64 bytes. What is not named is zero and reserved.
+//!
+//! # Invariants
+//! Offsets are not believed: a reader computes the layout from the sizes and refuses a header that says otherwise, so
+//! that every later access is bounded by sizes checked against the region once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use kriya_region::Region;
+
+use crate::error::{CreateError, OpenError};
+
+pub(crate) const HEADER: usize = 4096;
+pub(crate) const VERSION: u32 = 1;
+pub(crate) const SEALED: u32 = 1;
+pub(crate) const CHUNK: usize = 1 << 20;
+pub(crate) const ROWS_MAGIC: [u8; 8] = *b"KVROWS01";
+pub(crate) const GRAPH_MAGIC: [u8; 8] = *b"KVGRAF01";
+pub(crate) const TRAILER_MAGIC: [u8; 8] = *b"KVSEAL01";
+pub(crate) const ELEMENT_F32: u32 = 1;
+
+/// Ids take 31 bits, for a search keeps a mark beside them.
+pub(crate) const MAX_ROWS: u32 = i32::MAX as u32;
+/// More than any embedding has; a row is then at most 1 MiB.
+pub(crate) const MAX_DIM: usize = 262_144;
+/// Bits of a tower word that name the first upper row.
+pub(crate) const TOWER_BITS: u32 = 27;
+pub(crate) const MAX_LEVEL: u32 = 15;
+
+pub(crate) mod at {
+    pub const MAGIC: usize = 0;
+    pub const VERSION: usize = 8;
+    pub const FLAGS: usize = 12;
+    pub const LENGTH: usize = 16;
+    pub const PAIR: usize = 24;
+    pub const CHECKSUMS: usize = 32;
+    pub const CHUNK: usize = 40;
+    pub const ELEMENT: usize = 64;
+    pub const METRIC: usize = 68;
+    pub const DIM: usize = 72;
+    pub const STRIDE: usize = 76;
+    pub const CAPACITY: usize = 80;
+    pub const NORMS: usize = 88;
+    pub const ROWS: usize = 96;
+    pub const M: usize = 64;
+    pub const EF: usize = 68;
+    pub const SEED: usize = 72;
+    pub const UPPER_CAPACITY: usize = 84;
+    pub const TOWERS: usize = 88;
+    pub const LABELS: usize = 96;
+    pub const UPPER: usize = 104;
+    pub const LEVEL0: usize = 112;
+    pub const LEN: usize = 256;
+    pub const LINKED: usize = 256;
+    pub const ENTRY: usize = 320;
+    pub const UPPER_USED: usize = 384;
+    pub const HEADER_CRC: usize = 4092;
+}
+
+/// Where the parts of a rows structure lie. `end` is without trailer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RowsLayout {
+    pub stride: usize,
+    pub norms: usize,
+    pub rows: usize,
+    pub end: usize,
+}
+
+impl RowsLayout {
+    pub(crate) fn of(dim: usize, capacity: u32) -> Option<RowsLayout> {
+        let stride = dim.checked_mul(4)?.checked_next_multiple_of(64)?;
+        let capacity = capacity as usize;
+        let norms = HEADER;
+        let rows = capacity.checked_mul(4)?.checked_add(norms)?.checked_next_multiple_of(64)?;
+        let end = capacity.checked_mul(stride)?.checked_add(rows)?;
+        Some(RowsLayout { stride, norms, rows, end })
+    }
+}
+
+/// Where the parts of a graph lie. `end` is without trailer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct GraphLayout {
+    pub towers: usize,
+    pub labels: usize,
+    pub upper: usize,
+    pub level0: usize,
+    pub end: usize,
+}
+
+impl GraphLayout {
+    pub(crate) fn of(m: usize, capacity: u32, upper_capacity: u32) -> Option<GraphLayout> {
+        let capacity = capacity as usize;
+        let towers = HEADER;
+        let labels = capacity.checked_mul(4)?.checked_add(towers)?.checked_next_multiple_of(64)?;
+        let upper = capacity.checked_mul(16)?.checked_add(labels)?.checked_next_multiple_of(64)?;
+        let level0 = (upper_capacity as usize)
+            .checked_mul(m)?
+            .checked_mul(4)?
+            .checked_add(upper)?
+            .checked_next_multiple_of(64)?;
+        let end = capacity.checked_mul(m)?.checked_mul(8)?.checked_add(level0)?;
+        Some(GraphLayout { towers, labels, upper, level0, end })
+    }
+}
+
+/// Bytes of the trailer of a sealed structure that ends (without it) at `end`.
+pub(crate) fn trailer_bytes(end: usize) -> usize {
+    (end - HEADER).div_ceil(CHUNK) * 4 + 4 + 8
+}
+
+/// Fields of a region by offset. Every access is checked against the region's capacity, so a wrong offset is a panic
+/// of this crate's own making (offsets are constants), never a stray access.
+#[derive(Debug, Clone)]
+pub(crate) struct Fields {
+    region: Arc<Region>,
+}
+
+impl Fields {
+    /// `None` for a region that cannot hold a header.
+    pub(crate) fn of(region: &Arc<Region>) -> Option<Fields> {
+        (region.capacity() >= HEADER).then(|| Fields { region: region.clone() })
+    }
+
+    pub(crate) fn word(&self, at: usize) -> &AtomicU32 {
+        assert!(at.is_multiple_of(4) && at + 4 <= HEADER);
+        // SAFETY: within the header, which `of` found inside the region; regions start on a page, so it is aligned;
+        // the map lives as long as `self.region`. Header words are only ever accessed as atomics while others may write
+        // them, and loads of this size are plain loads, which a read-only map allows.
+        unsafe { AtomicU32::from_ptr(self.region.as_ptr().cast_mut().add(at).cast()) }
+    }
+
+    pub(crate) fn long(&self, at: usize) -> &AtomicU64 {
+        assert!(at.is_multiple_of(8) && at + 8 <= HEADER);
+        // SAFETY: as in `word`.
+        unsafe { AtomicU64::from_ptr(self.region.as_ptr().cast_mut().add(at).cast()) }
+    }
+
+    pub(crate) fn u32(&self, at: usize) -> u32 {
+        self.word(at).load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn u64(&self, at: usize) -> u64 {
+        self.long(at).load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn magic(&self) -> [u8; 8] {
+        self.long(at::MAGIC).load(Ordering::Acquire).to_ne_bytes()
+    }
+
+    /// Copies the header page.
+    pub(crate) fn page(&self) -> Vec<u8> {
+        let mut page = Vec::with_capacity(HEADER);
+        for at in (0..HEADER).step_by(4) {
+            page.extend_from_slice(&self.u32(at).to_ne_bytes());
+        }
+        page
+    }
+}
+
+/// Checks that `region` can take a new structure of `needed` bytes and hands out its header for writing.
+pub(crate) fn claim(region: &Arc<Region>, needed: usize, commit: usize) -> Result<Fields, CreateError> {
+    if region.capacity() < needed {
+        return Err(CreateError::TooSmall { got: region.capacity(), expected: needed });
+    }
+    if region.as_mut_ptr().is_none() {
+        return Err(CreateError::ReadOnly);
+    }
+    region.commit(commit).map_err(CreateError::Memory)?;
+    let fields =
+        Fields::of(region).ok_or(CreateError::TooSmall { got: region.capacity(), expected: HEADER.max(needed) })?;
+    // The version doubles as the claim: of two creators of one region the second finds it taken.
+    fields
+        .word(at::VERSION)
+        .compare_exchange(0, VERSION, Ordering::AcqRel, Ordering::Acquire)
+        .map_err(|_| CreateError::NotEmpty)?;
+    Ok(fields)
+}
+
+/// What the two kinds of header have in common, checked.
+pub(crate) struct Common {
+    pub fields: Fields,
+    pub sealed: bool,
+    pub pair: u64,
+}
+
+/// Checks magic, version and, of a sealed structure, the header's checksum.
+pub(crate) fn open_common(region: &Arc<Region>, magic: [u8; 8], what: &'static str) -> Result<Common, OpenError> {
+    let Some(fields) = Fields::of(region) else {
+        return Err(OpenError::Length { what, got: region.capacity() as u64, expected: HEADER as u64 });
+    };
+    let got = fields.magic();
+    if got != magic {
+        return Err(OpenError::Magic { what, got });
+    }
+    let version = fields.u32(at::VERSION);
+    if version != VERSION {
+        return Err(OpenError::Version { what, got: version, expected: VERSION });
+    }
+    let flags = fields.u32(at::FLAGS);
+    if flags & !SEALED != 0 {
+        return Err(OpenError::Field { what, field: "flags", got: flags.into(), expected: "0 or 1".into() });
+    }
+    let sealed = flags & SEALED != 0;
+    if region.file_bytes().is_some() && !sealed {
+        return Err(OpenError::NotSealed);
+    }
+    if sealed && crc32c::crc32c(&fields.page()[..at::HEADER_CRC]) != fields.u32(at::HEADER_CRC) {
+        return Err(OpenError::Checksum { what, part: "the header", offset: 0, length: HEADER as u64 });
+    }
+    Ok(Common { sealed, pair: fields.u64(at::PAIR), fields })
+}
+
+/// Checks the total length that a header declares against the layout and the region.
+pub(crate) fn check_length(
+    common: &Common,
+    region: &Region,
+    end: Option<usize>,
+    what: &'static str,
+) -> Result<(), OpenError> {
+    let declared = common.fields.u64(at::LENGTH);
+    let have = region.capacity() as u64;
+    let expected = end.map(|end| if common.sealed { end + trailer_bytes(end) } else { end } as u64);
+    if expected != Some(declared) {
+        let expected = expected.map_or("sizes that can be addressed".into(), |e| e.to_string());
+        return Err(OpenError::Field { what, field: "length", got: declared, expected });
+    }
+    // A live region may be larger than what was laid out in it; a file has exactly its length.
+    if have < declared || (common.sealed && have != declared) {
+        return Err(OpenError::Length { what, got: have, expected: declared });
+    }
+    Ok(())
+}
+
+/// Compares one field of a header with what it must be.
+pub(crate) fn expect(what: &'static str, field: &'static str, got: u64, expected: u64) -> Result<(), OpenError> {
+    if got == expected {
+        return Ok(());
+    }
+    Err(OpenError::Field { what, field, got, expected: expected.to_string() })
+}

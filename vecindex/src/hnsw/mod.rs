@@ -1,0 +1,287 @@
+//! HNSW (Malkov and Yashunin, 2016) over any [`VectorStorage`]: appending, linking, searching.
+//!
+//! Reading: a search descends the upper levels greedily, then keeps a pool of the nearest rows on level 0 (`search`,
+//! `queue`, `visited`); a cursor resumes it (`cursor`). Writing: rows are appended under a lock and linked by any number of
+//! threads (`insert`, `prune`), each holding one node's lock at a time. Nothing is deleted: the layer above drops rows by
+//! label and builds anew.
+//!
+//! # Hazards
+//! * A search beside a writer may meet a row of links half replaced; it may then miss a neighbour that it would have met a
+//!   moment later. It never meets an unfinished row.
+//! * Rows are linked out of order by several threads. `linked` counts only those without a gap below them; a search compares
+//!   everything from there on exactly, and drops from the graph's results what that part covers.
+
+mod cursor;
+#[allow(unsafe_code)] // links are atomics in raw memory
+mod graph;
+mod insert;
+mod prune;
+mod queue;
+mod search;
+mod visited;
+
+pub use cursor::SearchCursor;
+pub(crate) use graph::EMPTY;
+pub use graph::{Graph, NO_LABEL};
+pub use insert::BuildContext;
+pub(crate) use queue::Key;
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kriya_region::Region;
+
+use crate::error::{CreateError, LinkError, OpenError, PushError, SearchError};
+use crate::format::MAX_LEVEL;
+use crate::metric::{Metric, Neighbour};
+use crate::storage::{AppendVectors, F32Rows, VectorStorage};
+
+/// How a graph is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HnswParams {
+    /// Links of a node on each level above 0, and half of those on level 0: 2 to 100.
+    pub m: usize,
+    /// Rows kept in view while a node is linked: 4 to 1000, at least 2 `m`. More makes a better graph, slower.
+    pub ef_construction: usize,
+    /// Levels are drawn from a hash of (seed, id), so that a build can be repeated.
+    pub seed: u64,
+}
+
+impl Default for HnswParams {
+    fn default() -> Self {
+        HnswParams { m: 16, ef_construction: 200, seed: 0x6b72_6979_6100_0001 }
+    }
+}
+
+impl HnswParams {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// The first parameter that is out of its range.
+    pub fn check(&self) -> Result<(), CreateError> {
+        let within = |what, got: usize, min: usize, max: usize| {
+            let (got64, min64, max64) = (got as u64, min as u64, max as u64);
+            let bad = CreateError::Parameter { what, got: got64, min: min64, max: max64 };
+            if (min..=max).contains(&got) { Ok(()) } else { Err(bad) }
+        };
+        within("m", self.m, 2, 100)?;
+        within("ef_construction", self.ef_construction, (2 * self.m).max(4), 1000)
+    }
+
+    /// The level of a node: at least l with probability m^-l.
+    fn level_of(&self, id: u32) -> u32 {
+        // SplitMix64's finaliser, a good mix of few bits.
+        let mut z = self.seed ^ (u64::from(id).wrapping_add(1)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^= z >> 31;
+        let m = self.m as u64;
+        let (mut level, mut bound) = (0, u64::MAX / m);
+        while z < bound && level < MAX_LEVEL {
+            level += 1;
+            bound /= m;
+        }
+        level
+    }
+}
+
+/// Tells indexes of a process apart, so that a cursor notices when it is handed another one.
+static NEXT_INSTANCE: AtomicU64 = AtomicU64::new(1);
+
+/// An index: rows and the graph over them.
+#[derive(Debug)]
+pub struct Hnsw<S: VectorStorage = F32Rows> {
+    storage: S,
+    graph: Graph,
+    append: Mutex<()>,
+    instance: u64,
+}
+
+impl<S: VectorStorage> Hnsw<S> {
+    /// Joins rows and graph, both new, both opened, or both sealed.
+    ///
+    /// # Errors
+    /// `Mismatch` if more rows are linked than there are, or the rows have more than the graph can hold.
+    pub fn new(storage: S, graph: Graph) -> Result<Hnsw<S>, CreateError> {
+        // Linked first: it follows the number of rows.
+        let (linked, len) = (graph.linked(), storage.len());
+        if linked > len {
+            return Err(CreateError::Mismatch(format!("{linked} rows are linked, but there are {len}")));
+        }
+        if len > graph.capacity() {
+            let nodes = graph.capacity();
+            return Err(CreateError::Mismatch(format!("there are {len} rows, but room for {nodes} nodes")));
+        }
+        let instance = NEXT_INSTANCE.fetch_add(1, Ordering::Relaxed);
+        Ok(Hnsw { storage, graph, append: Mutex::new(()), instance })
+    }
+
+    /// Number of rows, pending ones included.
+    pub fn len(&self) -> u32 {
+        self.storage.len().min(self.graph.capacity())
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Every row below this is linked; the rest is pending and searched exactly.
+    pub fn linked(&self) -> u32 {
+        self.graph.linked()
+    }
+
+    /// The two numbers that were given with the row; [`NO_LABEL`] if there is no such row.
+    pub fn label(&self, id: u32) -> [u64; 2] {
+        if id < self.len() { self.graph.label(id) } else { NO_LABEL }
+    }
+
+    /// What the graph is built with.
+    pub fn params(&self) -> HnswParams {
+        self.graph.params()
+    }
+
+    /// Dimensions of the rows.
+    pub fn dim(&self) -> usize {
+        self.storage.dim()
+    }
+
+    /// How rows are compared.
+    pub fn metric(&self) -> Metric {
+        self.storage.metric()
+    }
+
+    /// Rows there is room for.
+    pub fn capacity(&self) -> u32 {
+        self.graph.capacity()
+    }
+
+    /// The rows.
+    pub fn storage(&self) -> &S {
+        &self.storage
+    }
+
+    /// The links.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Appends a row with its label and returns its id. It is found by searches of any process from now on, and pending
+    /// until it is linked. Appenders take turns.
+    ///
+    /// # Errors
+    /// No room, no memory, a vector that cannot be stored, an index opened for reading. Nothing is appended then.
+    pub fn append(&self, row: &[f32], label: [u64; 2]) -> Result<u32, PushError>
+    where
+        S: AppendVectors,
+    {
+        let _one = self.append.lock().unwrap_or_else(PoisonError::into_inner);
+        let expected = self.storage.len();
+        let upper_used = self.graph.prepare(expected, label)?;
+        let got = self.storage.push(row)?;
+        if got != expected {
+            return Err(PushError::Order { got, expected });
+        }
+        self.graph.confirm(upper_used);
+        Ok(got)
+    }
+
+    /// Links one pending row, beside searches in any process and other rows being linked by other threads. A row that is
+    /// linked already, or is being linked by another thread, is left alone.
+    ///
+    /// # Errors
+    /// No such row, or a graph opened for reading.
+    pub fn link(&self, id: u32, context: &mut BuildContext<S>) -> Result<(), LinkError> {
+        let Some(writer) = self.graph.writer() else { return Err(LinkError::ReadOnly) };
+        let len = self.len();
+        if id >= len {
+            return Err(LinkError::Unknown { id, len });
+        }
+        if writer.claim(id) {
+            insert::insert(self, writer, id, context);
+            self.graph.finish(writer, id);
+        }
+        Ok(())
+    }
+
+    /// Links everything that is pending when it starts, on all threads of the current rayon pool (call it inside
+    /// `ThreadPool::install` to choose another). [`Hnsw::linked`] shows the progress meanwhile.
+    ///
+    /// # Errors
+    /// A graph opened for reading.
+    pub fn link_pending(&self) -> Result<(), LinkError> {
+        self.link_pending_while(|| true)
+    }
+
+    /// As [`Hnsw::link_pending`], asking `go_on` before each row; once it says no, the rest stays pending.
+    ///
+    /// # Errors
+    /// A graph opened for reading.
+    pub fn link_pending_while(&self, go_on: impl Fn() -> bool + Sync) -> Result<(), LinkError> {
+        if self.graph.writer().is_none() {
+            return Err(LinkError::ReadOnly);
+        }
+        let end = self.len();
+        // Rows are handed out in order, so that `linked` follows closely and no thread starts far from the others.
+        let next = AtomicU32::new(self.linked());
+        let work = || {
+            let mut context = BuildContext::default();
+            while go_on() {
+                let id = next.fetch_add(1, Ordering::Relaxed);
+                if id >= end || self.link(id, &mut context).is_err() {
+                    break;
+                }
+            }
+        };
+        rayon::scope(|scope| {
+            for _ in 0..rayon::current_num_threads() {
+                scope.spawn(|_| work());
+            }
+        });
+        Ok(())
+    }
+
+    /// The `k` nearest rows by one search with a pool of `max(ef, k)`; the cursor keeps its memory for the next one.
+    ///
+    /// # Errors
+    /// A query that the storage refuses.
+    pub fn search(
+        &self,
+        query: &[f32],
+        k: usize,
+        ef: usize,
+        cursor: &mut SearchCursor<S>,
+    ) -> Result<Vec<Neighbour>, SearchError> {
+        cursor.start(self, query, ef.max(k))?;
+        let mut found = Vec::with_capacity(k.min(self.len() as usize));
+        while found.len() < k {
+            let Some(neighbour) = cursor.next(self) else { break };
+            found.push(neighbour);
+        }
+        Ok(found)
+    }
+}
+
+impl Hnsw<F32Rows> {
+    /// Opens the two files that [`seal`](crate::seal) wrote. Only the headers are read: [`verify`](crate::verify) checks
+    /// everything else, once, where the files are written or fetched.
+    ///
+    /// # Errors
+    /// Headers that cannot be, or two files that do not belong together.
+    pub fn open_sealed(rows: Arc<Region>, graph: Arc<Region>) -> Result<Hnsw<F32Rows>, OpenError> {
+        let (rows, graph) = (F32Rows::open(rows)?, Graph::open(graph)?);
+        if !rows.is_sealed() || !graph.is_sealed() {
+            return Err(OpenError::NotSealed);
+        }
+        if rows.pair() != graph.pair() || rows.capacity() != graph.capacity() {
+            return Err(OpenError::Mismatch(format!(
+                "{} rows of seal {:016x}, {} nodes of seal {:016x}",
+                rows.capacity(),
+                rows.pair(),
+                graph.capacity(),
+                graph.pair()
+            )));
+        }
+        Hnsw::new(rows, graph).map_err(|e| OpenError::Mismatch(e.to_string()))
+    }
+}
