@@ -16,6 +16,17 @@ SELECT '[1.00000017881393432617187499]'::lsmvector, '[1.000000178813934326171875
 -- what C calls a number
 SELECT '[0x10,0x1p-1]'::lsmvector;
 
+-- Any number is read, and written, as a real is.
+WITH numbers AS (
+    SELECT CASE WHEN n % 2 = 0 THEN '-' ELSE '' END || abs(hashint8extended(n, 1)) % (10::numeric ^ (1 + n % 17))::int8
+        || '.' || abs(hashint8extended(n, 2)) % 1000000 || 'e' || (n % 51 - 30) AS number
+    FROM generate_series(1, 20000) n
+)
+SELECT count(DISTINCT number) > 19000, count(*) FILTER (WHERE number::real IS DISTINCT FROM
+        (('[' || number || ']')::lsmvector::real[])[1]) AS read_otherwise,
+    count(*) FILTER (WHERE '[' || number::real || ']' IS DISTINCT FROM ('[' || number || ']')::lsmvector::text) AS written_otherwise
+FROM numbers;
+
 SELECT '[hello,1]'::lsmvector;
 SELECT '[NaN,1]'::lsmvector;
 SELECT '[nan(1),1]'::lsmvector;
