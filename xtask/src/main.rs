@@ -1,1 +1,111 @@
-fn main() {}
+//! `cargo xtask`: everything a newcomer types. `cargo xtask demo` shows what this is, `cargo xtask test` tells whether
+//! it works; both get what they need by themselves (`setup`, `build`). `pg start`, `psql` and `pg stop` are for
+//! playing and for developing.
+#![forbid(unsafe_code)]
+
+mod dataset;
+mod demo;
+mod extension;
+mod failure;
+mod pg;
+mod places;
+mod progress;
+mod setup;
+mod test;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use failure::Outcome;
+
+/// KriyaDB: build it, try it, test it.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Which PostgreSQL.
+#[derive(Args, Clone, Copy)]
+struct Major {
+    /// Major version of PostgreSQL
+    #[arg(long = "pg", value_name = "N", default_value_t = 17, value_parser = clap::value_parser!(u32).range(13..=18))]
+    major: u32,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Find or make a PostgreSQL to build for, and install what the build needs
+    Setup(Major),
+    /// Build the extension and install it into that PostgreSQL
+    Build(Major),
+    /// Run every test there is; the last line counts them
+    Test(test::Options),
+    /// A private server with the extension
+    #[command(subcommand)]
+    Pg(PgCommand),
+    /// Open psql on the server that was started last (by `pg start` or `demo`)
+    Psql {
+        /// What psql is to be given
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Search real data in plain English, on a private server
+    Demo(demo::Options),
+    /// The checked-in data
+    #[command(subcommand)]
+    Dataset(DatasetCommand),
+}
+
+#[derive(Subcommand)]
+enum PgCommand {
+    /// Start a server (made if it does not exist yet) and print its connection URL; it stays
+    Start(pg::StartOptions),
+    /// Stop what `pg start` and `demo` have started
+    Stop {
+        /// Only the server on this port
+        #[arg(long)]
+        port: Option<u16>,
+    },
+}
+
+#[derive(Subcommand)]
+enum DatasetCommand {
+    /// Make the checked-in cut of package descriptions from the whole data set
+    Cut {
+        /// The folder of the whole data set, `deb-minilm-384-cosine`
+        #[arg(long, value_name = "DIR")]
+        from: Option<PathBuf>,
+        /// Where to write it
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+    },
+}
+
+fn run(command: Command) -> Outcome<ExitCode> {
+    match command {
+        Command::Setup(Major { major }) => setup::setup(major).map(|_| ()),
+        Command::Build(Major { major }) => setup::setup(major).and_then(|pg| extension::build(&pg)),
+        Command::Test(options) => return test::run(&options),
+        Command::Pg(PgCommand::Start(options)) => pg::start(&options),
+        Command::Pg(PgCommand::Stop { port }) => pg::stop(port),
+        Command::Psql { args } => pg::psql(&args),
+        Command::Demo(options) => demo::run(&options),
+        Command::Dataset(DatasetCommand::Cut { from, to }) => dataset::cut(from, to),
+    }
+    .map(|()| ExitCode::SUCCESS)
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
