@@ -1,1 +1,65 @@
-//! lsmstore
+//! An LSM key-value engine on object storage, with views that other processes can read.
+//!
+//! Keys and values are bytes. A [`Store`] is the one writer of a bucket prefix: it applies [`Batch`]es to a memtable,
+//! flushes memtables to tables (an object in the store and an uncompressed mirror on the local disk), merges tables,
+//! and publishes numbered manifests. A [`View`] is everything readable at one moment; it is read by anyone, in any
+//! process that maps the same memory and files, without asking the writer.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::sync::Arc;
+//! use lsmstore::{Batch, Config, LogChoice, Store, SystemEnv, objects};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let folder = dir.path();
+//! let env = Arc::new(SystemEnv::new());
+//! let store = Store::open(Config::new(folder, "demo"), objects::memory(), env, LogChoice::Nobody).await?;
+//! let mut batch = Batch::new();
+//! batch.put(b"one", b"1").put(b"two", b"2").delete(b"three");
+//! store.apply(&batch)?;
+//! store.flush().await?;
+//! let view = store.view()?;
+//! assert_eq!(view.get(b"two", view.read_sequence())?, Some(&b"2"[..]));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Who keeps the log of unflushed writes is a [`LogChoice`]: nobody, this crate, or the owner through [`ExternalLog`].
+#![deny(clippy::unwrap_used, clippy::expect_used)]
+
+mod batch;
+mod codec;
+mod config;
+mod env;
+mod error;
+mod key;
+mod log;
+mod manifest;
+mod memtable;
+mod mirror;
+mod object;
+mod sstable;
+mod store;
+mod view;
+
+/// Object stores: any `object_store::ObjectStore` will do; these two need no server.
+pub mod objects {
+    pub use crate::object::{local, memory};
+    pub use object_store::ObjectStore;
+}
+
+pub use batch::{Batch, MAX_BATCH_BYTES, Write};
+pub use config::{Config, RegionKind};
+pub use env::{Env, EnvFile, SystemEnv};
+pub use error::{
+    BatchError, Corruption, FlushError, LogError, OpenError, ReadError, StorageError, Unusable, ViewError, WriteError,
+};
+pub use key::{MAX_KEY_BYTES, MAX_SEQUENCE, MAX_VALUE_BYTES};
+pub use log::{Birth, ExternalLog, LogChoice};
+pub use manifest::{ManifestInfo, peek};
+pub use sstable::{TableId, TableRef};
+pub use store::{
+    Applied, FlushOptions, Flushed, KeepAll, LevelStats, MergeEntry, MergePolicy, Merged, Replayed, Stats, Store,
+};
+pub use view::{Iter, KeyVersion, MemtableRef, Scan, View, ViewDescription};

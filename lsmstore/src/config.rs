@@ -1,0 +1,104 @@
+//! How a store is set up. Every value has a default that suits a server; tests use tiny ones.
+
+use std::path::{Path, PathBuf};
+
+/// Where memtables live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RegionKind {
+    /// Private memory of this process.
+    Heap,
+    /// Shared memory whose descriptor can be handed to other processes.
+    Shared,
+}
+
+/// Settings of a store; made by [`Config::new`], changed by the methods.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub(crate) local_dir: PathBuf,
+    pub(crate) prefix: String,
+    pub(crate) memtable_bytes: usize,
+    pub(crate) memtable_region: RegionKind,
+    pub(crate) max_frozen: usize,
+    pub(crate) block_bytes: usize,
+    pub(crate) zstd_level: i32,
+    pub(crate) l0_merge_trigger: usize,
+    pub(crate) table_bytes: usize,
+    pub(crate) accept_log_loss: bool,
+}
+
+impl Config {
+    /// A store whose objects live under `prefix` (a path in the bucket; may be empty) and whose mirror files and own
+    /// log live in the folder `local_dir`, which belongs to this store alone and is made if missing.
+    pub fn new(local_dir: impl AsRef<Path>, prefix: impl Into<String>) -> Config {
+        Config {
+            local_dir: local_dir.as_ref().to_owned(),
+            prefix: prefix.into().trim_matches('/').to_owned(),
+            memtable_bytes: 64 << 20,
+            memtable_region: RegionKind::Heap,
+            max_frozen: 4,
+            block_bytes: 16 << 10,
+            zstd_level: 1,
+            l0_merge_trigger: 8,
+            table_bytes: 64 << 20,
+            accept_log_loss: false,
+        }
+    }
+
+    /// Bytes of a memtable's arena; a batch that is larger gets one of its own size. At least 4 KiB. Default 64 MiB.
+    pub fn memtable_bytes(mut self, bytes: usize) -> Config {
+        self.memtable_bytes = bytes.max(4096);
+        self
+    }
+
+    /// Where memtables live. Default: private memory.
+    pub fn memtable_region(mut self, kind: RegionKind) -> Config {
+        self.memtable_region = kind;
+        self
+    }
+
+    /// Full memtables that may wait for a flush before writes are refused as full. At least 1. Default 4.
+    pub fn max_frozen(mut self, count: usize) -> Config {
+        self.max_frozen = count.max(1);
+        self
+    }
+
+    /// Bytes of a table's block before compression. Default 16 KiB.
+    pub fn block_bytes(mut self, bytes: usize) -> Config {
+        self.block_bytes = bytes.clamp(64, 16 << 20);
+        self
+    }
+
+    /// Level of zstd for objects. Default 1.
+    pub fn zstd_level(mut self, level: i32) -> Config {
+        self.zstd_level = level;
+        self
+    }
+
+    /// Tables in L0 from which [`Store::wants_merge`](crate::Store::wants_merge) says yes. Default 8.
+    pub fn l0_merge_trigger(mut self, count: usize) -> Config {
+        self.l0_merge_trigger = count.max(1);
+        self
+    }
+
+    /// Bytes, before compression, at which a merge starts another table. Default 64 MiB.
+    pub fn table_bytes(mut self, bytes: usize) -> Config {
+        self.table_bytes = bytes.max(1024);
+        self
+    }
+
+    /// Opens even if the last owner of the bucket kept its log in another folder and did not stop cleanly: writes that
+    /// it acknowledged and had not flushed are lost. Only for a store with its own log. Default: refused.
+    pub fn accept_log_loss(mut self, accept: bool) -> Config {
+        self.accept_log_loss = accept;
+        self
+    }
+
+    pub(crate) fn mirror_dir(&self) -> PathBuf {
+        self.local_dir.join("mirror")
+    }
+
+    pub(crate) fn wal_dir(&self) -> PathBuf {
+        self.local_dir.join("wal")
+    }
+}

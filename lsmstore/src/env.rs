@@ -1,0 +1,208 @@
+//! The seam to the outside: local files, clocks, random bytes, background work.
+//!
+//! Everything the store does besides calling the object store and an external log goes through [`Env`], so that a test
+//! can fail a sync, drop unsynced bytes, or run all work in one seeded order. [`SystemEnv`] is the real one.
+
+use std::fmt::Debug;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime};
+
+use futures::future::BoxFuture;
+use rand::TryRngCore;
+
+/// A local file being written.
+pub trait EnvFile: Send + Debug {
+    /// Writes all of `bytes` behind what is there.
+    ///
+    /// # Errors
+    /// What the system says; how much was written is then unknown.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes everything written so far durable (fdatasync).
+    ///
+    /// # Errors
+    /// What the system says. The state of the bytes is then unknown for good: never sync again and believe it.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// Local files, clocks, random bytes, background work.
+pub trait Env: Send + Sync + Debug + 'static {
+    /// Makes a folder and those above it.
+    ///
+    /// # Errors
+    /// What the system says; so for all methods here.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    /// An empty file to write, in place of one that may be there.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn EnvFile>>;
+    /// The whole file.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// The file, to be mapped.
+    fn open(&self, path: &Path) -> io::Result<File>;
+    /// Renames within a file system, replacing what is at `to`.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Cuts a file to `length` bytes and makes that durable.
+    fn truncate(&self, path: &Path, length: u64) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Names in a folder, in no order.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// Makes creations, renames and removals in a folder durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Takes a file for this holder alone, until the value is dropped; `WouldBlock` if another has it.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
+    /// Time since some fixed moment; never goes back.
+    fn monotonic(&self) -> Duration;
+    /// Time of day. Never used to decide whether something is safe.
+    fn wall(&self) -> SystemTime;
+    /// Fills `bytes` with unguessable bytes.
+    fn random(&self, bytes: &mut [u8]) -> io::Result<()>;
+    /// Runs `job` in the background.
+    fn spawn(&self, job: BoxFuture<'static, ()>);
+    /// Runs `job` where it may block.
+    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>);
+}
+
+/// The real thing. Background work runs on the tokio runtime of whoever made this, or of whoever calls.
+#[derive(Debug)]
+pub struct SystemEnv {
+    runtime: Option<tokio::runtime::Handle>,
+}
+
+impl SystemEnv {
+    /// Uses the tokio runtime that this is called in, if any.
+    pub fn new() -> SystemEnv {
+        SystemEnv { runtime: tokio::runtime::Handle::try_current().ok() }
+    }
+
+    /// Uses this tokio runtime.
+    pub fn on(runtime: tokio::runtime::Handle) -> SystemEnv {
+        SystemEnv { runtime: Some(runtime) }
+    }
+}
+
+impl Default for SystemEnv {
+    fn default() -> Self {
+        SystemEnv::new()
+    }
+}
+
+#[derive(Debug)]
+struct SystemFile(File);
+
+impl EnvFile for SystemFile {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
+impl Env for SystemEnv {
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(dir)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn EnvFile>> {
+        let file = OpenOptions::new().create(true).write(true).truncate(true).open(path)?;
+        Ok(Box::new(SystemFile(file)))
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        std::fs::read(path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<File> {
+        File::open(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn truncate(&self, path: &Path, length: u64) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(path)?;
+        file.set_len(length)?;
+        file.sync_all()
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(dir)? {
+            // A name that is not text cannot be one of ours.
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Box::new(file)),
+            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn monotonic(&self) -> Duration {
+        static START: OnceLock<Instant> = OnceLock::new();
+        START.get_or_init(Instant::now).elapsed()
+    }
+
+    fn wall(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
+        rand::rngs::OsRng.try_fill_bytes(bytes).map_err(io::Error::other)
+    }
+
+    fn spawn(&self, job: BoxFuture<'static, ()>) {
+        match self.runtime.clone().or_else(|| tokio::runtime::Handle::try_current().ok()) {
+            Some(runtime) => drop(runtime.spawn(job)),
+            None => drop(std::thread::spawn(move || futures::executor::block_on(job))),
+        }
+    }
+
+    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
+        match self.runtime.clone().or_else(|| tokio::runtime::Handle::try_current().ok()) {
+            Some(runtime) => drop(runtime.spawn_blocking(job)),
+            None => drop(std::thread::spawn(job)),
+        }
+    }
+}
+
+/// Runs `job` where it may block and waits for its result.
+pub(crate) async fn blocking<T: Send + 'static>(
+    env: &dyn Env,
+    job: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, JobLost> {
+    let (send, receive) = tokio::sync::oneshot::channel();
+    env.spawn_blocking(Box::new(move || drop(send.send(job()))));
+    receive.await.map_err(|_| JobLost)
+}
+
+/// A background job ended without a result: it panicked, or its runtime is shutting down.
+#[derive(Debug)]
+pub(crate) struct JobLost;
+
+/// A random 128-bit name.
+pub(crate) fn nonce(env: &dyn Env) -> io::Result<uuid::Uuid> {
+    let mut bytes = [0; 16];
+    env.random(&mut bytes)?;
+    Ok(uuid::Builder::from_random_bytes(bytes).into_uuid())
+}

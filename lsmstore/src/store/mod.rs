@@ -1,0 +1,250 @@
+//! The writer's handle on a store.
+//!
+//! Writes go to the active memtable under one mutex; a flush turns full memtables into tables; a merge turns tables of
+//! L0 into L1. Each change of what can be read is a new [`View`], published before the change is used.
+//!
+//! # Invariants
+//! * Lock order: merging, publisher, own log, writer, view. Listeners run under the writer's lock.
+//! * A view is published before the first write into a memtable that only it names.
+//! * Tables leave a view only after the manifest without them is durable; memtables only after the manifest with their
+//!   tables is.
+//! * Once fenced, poisoned or closed the handle refuses everything; views that somebody holds stay readable.
+
+mod flush;
+mod merge;
+mod open;
+mod stats;
+mod write;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+
+use kriya_region::Region;
+use object_store::ObjectStore;
+use uuid::Uuid;
+
+pub use flush::{FlushOptions, Flushed};
+pub use merge::{KeepAll, MergeEntry, MergePolicy, Merged};
+pub use stats::{LevelStats, Stats};
+pub use write::{Applied, Replayed};
+
+use crate::config::{Config, RegionKind};
+use crate::env::Env;
+use crate::error::{StorageError, Unusable, WriteError};
+use crate::log::LogChoice;
+use crate::manifest::ManifestInfo;
+use crate::memtable::Memtable;
+use crate::memtable::insert::{Heights, Inserter, capacity_for};
+use crate::mirror::Mirror;
+use crate::object::Names;
+use crate::sstable::TableId;
+use crate::sstable::cursor::Run;
+use crate::view::View;
+use flush::Publisher;
+use stats::Counters;
+
+/// An open store: one per bucket prefix in the world, shared within the process by cloning. See the crate's
+/// documentation.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("id", &self.inner.store_id).field("epoch", &self.inner.epoch).finish()
+    }
+}
+
+type Listener = Box<dyn Fn(u64) + Send + Sync>;
+
+struct Inner {
+    config: Config,
+    objects: Arc<dyn ObjectStore>,
+    env: Arc<dyn Env>,
+    log: LogChoice,
+    names: Names,
+    mirror: Mirror,
+    store_id: Uuid,
+    epoch: u64,
+    unusable: OnceLock<Unusable>,
+    writer: Mutex<Writer>,
+    last_sequence: AtomicU64,
+    view: RwLock<Arc<View>>,
+    view_number: AtomicU64,
+    listeners: Mutex<Vec<Listener>>,
+    publisher: tokio::sync::Mutex<Publisher>,
+    manifest: Mutex<ManifestInfo>,
+    merging: tokio::sync::Mutex<()>,
+    tables: AtomicU64,
+    counters: Counters,
+    folder: Mutex<Option<Box<dyn Send + Sync>>>,
+}
+
+/// What the writer's lock guards.
+struct Writer {
+    active: Inserter,
+    /// Oldest first.
+    frozen: Vec<Arc<Memtable>>,
+    heights: Heights,
+    next_memtable: u64,
+    /// While a log is being replayed: the manifest's last sequence number when the store was opened.
+    replaying: Option<u64>,
+}
+
+/// A guarded value; a panic of another holder does not change what it guards half-way (each change is one assignment or
+/// is followed by poisoning the store), so its mark is ignored.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Store {
+    /// The newest view.
+    ///
+    /// # Errors
+    /// [`Unusable`] once the store is fenced, poisoned or closed.
+    pub fn view(&self) -> Result<Arc<View>, Unusable> {
+        self.inner.usable()?;
+        Ok(self.inner.current())
+    }
+
+    /// Number of the newest view. It is raised before any write can happen that only that view shows.
+    pub fn view_number(&self) -> u64 {
+        self.inner.view_number.load(Ordering::Acquire)
+    }
+
+    /// Calls `listener` with the number of each view published from now on. It runs under the writer's lock: it must be
+    /// quick and must not write to the store.
+    pub fn on_view_change(&self, listener: Box<dyn Fn(u64) + Send + Sync>) {
+        lock(&self.inner.listeners).push(listener);
+    }
+
+    /// The sequence number given out last, or set.
+    pub fn last_sequence(&self) -> u64 {
+        self.inner.last_sequence.load(Ordering::Acquire)
+    }
+
+    /// Names the store for ever.
+    pub fn store_id(&self) -> Uuid {
+        self.inner.store_id
+    }
+
+    /// This writer's epoch.
+    pub fn epoch(&self) -> u64 {
+        self.inner.epoch
+    }
+
+    /// The newest manifest that this writer published.
+    pub fn manifest(&self) -> ManifestInfo {
+        lock(&self.inner.manifest).clone()
+    }
+
+    /// Whether L0 has so many tables that a merge is due.
+    pub fn wants_merge(&self) -> bool {
+        self.inner.current().l0.len() >= self.inner.config.l0_merge_trigger
+    }
+
+    /// Whether full memtables wait for a flush.
+    pub fn wants_flush(&self) -> bool {
+        !lock(&self.inner.writer).frozen.is_empty()
+    }
+
+    /// Ends the use of the store: waits for a flush or merge that is running, then refuses everything. Nothing is
+    /// flushed; flush before. Other clones of the handle become unusable too.
+    ///
+    /// # Errors
+    /// [`StorageError`] if the mark of an orderly stop cannot be written; the next start then verifies all mirrors.
+    pub async fn close(self) -> Result<(), StorageError> {
+        let inner = &self.inner;
+        let _merging = inner.merging.lock().await;
+        let publisher = inner.publisher.lock().await;
+        let ended = inner.unusable.set(Unusable::Closed).is_ok();
+        let number = publisher.number;
+        drop(publisher);
+        let result = if ended { inner.mark_orderly(number) } else { Ok(()) };
+        lock(&inner.folder).take();
+        result
+    }
+}
+
+impl Inner {
+    fn usable(&self) -> Result<(), Unusable> {
+        match self.unusable.get() {
+            None => Ok(()),
+            Some(why) => Err(why.clone()),
+        }
+    }
+
+    /// Refuses everything from now on; returns the reason that counts (the first).
+    fn poison(&self, why: Unusable) -> Unusable {
+        self.unusable.get_or_init(|| why).clone()
+    }
+
+    fn current(&self) -> Arc<View> {
+        Arc::clone(&self.view.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn next_table(&self) -> TableId {
+        TableId { epoch: self.epoch, counter: self.tables.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    fn new_memtable(&self, id: u64, needed: usize, published: u64) -> std::io::Result<Arc<Memtable>> {
+        new_memtable(&self.config, id, needed, published)
+    }
+
+    /// Publishes a view of the writer's memtables and of these tables (those of the last view if none are given).
+    fn install(&self, writer: &Writer, tables: Option<Tables>) {
+        let old = self.current();
+        let number = old.number + 1;
+        let tables = tables.unwrap_or_else(|| Tables {
+            l0: old.l0.clone(),
+            levels: old.levels.clone(),
+            sequence: old.table_sequence,
+            floor: old.floor,
+        });
+        let active = std::iter::once(writer.active.table());
+        let view = Arc::new(View {
+            number,
+            memtables: active.chain(writer.frozen.iter().rev()).map(Arc::clone).collect(),
+            l0: tables.l0,
+            levels: tables.levels,
+            table_sequence: tables.sequence,
+            floor: tables.floor,
+        });
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
+        self.view_number.store(number, Ordering::Release);
+        for listener in lock(&self.listeners).iter() {
+            listener(number);
+        }
+    }
+
+    /// Freezes the active memtable, if anything is in it, and goes on in one with room for `needed` bytes.
+    fn rotate(&self, writer: &mut Writer, needed: usize) -> Result<(), WriteError> {
+        let published = self.last_sequence.load(Ordering::Acquire);
+        let fresh = self.new_memtable(writer.next_memtable, needed, published).map_err(WriteError::Memory)?;
+        writer.next_memtable += 1;
+        let full = std::mem::replace(&mut writer.active, Inserter::new(fresh));
+        if full.table().entries() > 0 {
+            writer.frozen.push(Arc::clone(full.table()));
+        }
+        self.install(writer, None);
+        Ok(())
+    }
+}
+
+fn new_memtable(config: &Config, id: u64, needed: usize, published: u64) -> std::io::Result<Arc<Memtable>> {
+    let capacity = config.memtable_bytes.max(capacity_for(needed)).next_multiple_of(kriya_region::ALIGNMENT);
+    let region = match config.memtable_region {
+        RegionKind::Heap => Region::heap(capacity)?,
+        RegionKind::Shared => Region::shared("lsmstore-memtable", capacity)?,
+    };
+    Ok(Arc::new(Memtable::create(id, Arc::new(region), published)?))
+}
+
+/// The tables of a view.
+struct Tables {
+    l0: Vec<Run>,
+    levels: Vec<Run>,
+    sequence: u64,
+    floor: u64,
+}

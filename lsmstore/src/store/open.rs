@@ -1,0 +1,283 @@
+//! Opening a store: finding the newest manifest, completing the mirror, taking over with the next epoch.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use object_store::ObjectStore;
+use uuid::Uuid;
+
+use crate::config::Config;
+use crate::env::{Env, nonce};
+use crate::error::{OpenError, StorageError};
+use crate::log::LogChoice;
+use crate::manifest::{LogKind, Manifest, ManifestInfo, publish};
+use crate::memtable::insert::{Heights, Inserter};
+use crate::mirror::Mirror;
+use crate::object::{Created, Names};
+use crate::sstable::TableId;
+use crate::sstable::read::Table;
+use crate::store::flush::{Publisher, birth_of, tables_of};
+use crate::store::stats::Counters;
+use crate::store::{Inner, Store, Writer, new_memtable};
+use crate::view::View;
+
+/// How often we try again when another writer opens the bucket at the same moment.
+const ATTEMPTS: u32 = 16;
+/// Mirrors that are verified or fetched at a time.
+const PARALLEL: usize = 4;
+/// The file that marks an orderly stop; it names the store and the manifest.
+const MARK: &str = "ORDERLY";
+const LOCK: &str = "LOCK";
+
+impl Store {
+    /// Opens the store under the configured prefix, making it if there is none, and takes it over: a manifest with the
+    /// next epoch fences whoever wrote before. The mirror of every table is complete, and verified unless the last stop
+    /// was orderly, when this returns.
+    ///
+    /// With [`LogChoice::External`] nothing is replayed: the owner replays from the manifest's position by
+    /// [`Store::apply_at`] and then calls [`Store::set_next_sequence`].
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open(
+        config: Config,
+        objects: Arc<dyn ObjectStore>,
+        env: Arc<dyn Env>,
+        log: LogChoice,
+    ) -> Result<Store, OpenError> {
+        if matches!(log, LogChoice::Own) {
+            return Err(OpenError::NotSupported { what: "the store's own log" });
+        }
+        let local = |path: &std::path::Path| StorageError::local(path.to_owned());
+        for dir in [config.local_dir.clone(), config.mirror_dir(), config.wal_dir()] {
+            env.create_dir(&dir).map_err(local(&dir))?;
+        }
+        let lock_path = config.local_dir.join(LOCK);
+        let folder = env.lock(&lock_path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::WouldBlock => OpenError::InUse { local_dir: config.local_dir.clone() },
+            _ => StorageError::Local { path: lock_path, source: error }.into(),
+        })?;
+        let orderly = take_mark(&*env, &config)?;
+        let names = Names::new(&config.prefix);
+        let mirror = Mirror::new(Arc::clone(&env), config.mirror_dir(), config.block_bytes);
+        let opening =
+            Opening { config: &config, objects: &objects, env: &env, log: &log, names: &names, mirror: &mirror };
+        for _ in 0..ATTEMPTS {
+            let Some(opened) = opening.attempt(orderly).await? else { continue };
+            let store = opened.into_store(config, objects, env, log, names, mirror, folder)?;
+            let mut publisher = store.inner.publisher.lock().await;
+            match store.inner.settle(&mut publisher).await {
+                Ok(()) => {}
+                Err(crate::error::FlushError::NotAnnounced(error)) => return Err(OpenError::Log(error)),
+                Err(error) => {
+                    return Err(OpenError::Storage(StorageError::local("manifest")(std::io::Error::other(error))));
+                }
+            }
+            drop(publisher);
+            return Ok(store);
+        }
+        Err(OpenError::Contended { attempts: ATTEMPTS })
+    }
+}
+
+struct Opening<'a> {
+    config: &'a Config,
+    objects: &'a Arc<dyn ObjectStore>,
+    env: &'a Arc<dyn Env>,
+    log: &'a LogChoice,
+    names: &'a Names,
+    mirror: &'a Mirror,
+}
+
+/// A bucket that was taken over.
+struct Opened {
+    number: u64,
+    manifest: Manifest,
+    tables: HashMap<TableId, Arc<Table>>,
+    seed: [u8; 8],
+}
+
+impl Opening<'_> {
+    /// None if another writer was faster.
+    async fn attempt(&self, orderly: Option<(Uuid, u64)>) -> Result<Option<Opened>, OpenError> {
+        let random = StorageError::local("random bytes");
+        let latest = publish::latest(&**self.objects, self.names).await?;
+        let (number, mut next) = match latest {
+            Some((number, manifest)) => {
+                self.check_log(&manifest)?;
+                (number, manifest)
+            }
+            None => (0, self.first_manifest().await?),
+        };
+        let trusted = number > 0 && orderly == Some((next.store_id, number));
+        let tables = self.complete(&next, !trusted).await?;
+        next.epoch += 1;
+        next.previous_nonce = next.nonce;
+        next.nonce = nonce(&**self.env).map_err(random)?;
+        next.clean = false;
+        next.log = kind(self.log);
+        let number = number + 1;
+        if let LogChoice::External(log) = self.log {
+            next.owner = log.birth(&birth_of(number, &next)).await?;
+        }
+        let bytes = next.encode(number, self.config.zstd_level).map_err(StorageError::local("manifest"))?;
+        let created = publish::create(&**self.objects, self.names, number, next.nonce, Bytes::from(bytes)).await?;
+        if created == Created::Theirs {
+            return Ok(None);
+        }
+        if publish::newest_number(&**self.objects, self.names, Some(number)).await?.is_some() {
+            // A number before the newest was free: the list we began with was stale, and so are we.
+            return Ok(None);
+        }
+        let mut seed = [0; 8];
+        self.env.random(&mut seed).map_err(StorageError::local("random bytes"))?;
+        Ok(Some(Opened { number, manifest: next, tables, seed }))
+    }
+
+    fn check_log(&self, manifest: &Manifest) -> Result<(), OpenError> {
+        let expected = kind(self.log);
+        if manifest.log == expected || manifest.log == LogKind::Nobody || manifest.clean {
+            return Ok(());
+        }
+        Err(OpenError::WrongLog { found: manifest.log.name(), expected: expected.name() })
+    }
+
+    async fn first_manifest(&self) -> Result<Manifest, OpenError> {
+        let position = match self.log {
+            LogChoice::External(log) => log.position().await?,
+            _ => 0,
+        };
+        Ok(Manifest {
+            nonce: Uuid::nil(),
+            previous_nonce: Uuid::nil(),
+            store_id: nonce(&**self.env).map_err(StorageError::local("random bytes"))?,
+            epoch: 0,
+            floor: 0,
+            last_sequence: 0,
+            position,
+            clean: false,
+            log: kind(self.log),
+            log_owner: Uuid::nil(),
+            recover: Vec::new(),
+            owner: Vec::new(),
+            levels: Vec::new(),
+            sections: Vec::new(),
+        })
+    }
+
+    /// Maps the mirror of every table, fetching what is missing or wrong.
+    async fn complete(&self, manifest: &Manifest, check: bool) -> Result<HashMap<TableId, Arc<Table>>, OpenError> {
+        let wanted: Vec<_> = manifest.levels.iter().flatten().cloned().collect();
+        self.mirror.clean(&wanted)?;
+        let tables = futures::stream::iter(wanted)
+            .map(|info| async move { self.mirror.complete(&**self.objects, self.names, &info, check).await })
+            .buffer_unordered(PARALLEL)
+            .map_ok(|table| (table.info.id, table));
+        Ok(tables.try_collect().await?)
+    }
+}
+
+fn kind(log: &LogChoice) -> LogKind {
+    match log {
+        LogChoice::Nobody => LogKind::Nobody,
+        LogChoice::Own => LogKind::Own,
+        LogChoice::External(_) => LogKind::External,
+    }
+}
+
+impl Opened {
+    #[allow(clippy::too_many_arguments, reason = "it is where all parts of a store come together")]
+    fn into_store(
+        self,
+        config: Config,
+        objects: Arc<dyn ObjectStore>,
+        env: Arc<dyn Env>,
+        log: LogChoice,
+        names: Names,
+        mirror: Mirror,
+        folder: Box<dyn Send + Sync>,
+    ) -> Result<Store, OpenError> {
+        let held = self.manifest.last_sequence;
+        let active = new_memtable(&config, 1, 0, held).map_err(StorageError::local("memtable"))?;
+        let tables = tables_of(&self.manifest, |info| self.tables.get(&info.id).map(Arc::clone));
+        let view = View {
+            number: 1,
+            memtables: vec![Arc::clone(&active)],
+            l0: tables.l0,
+            levels: tables.levels,
+            table_sequence: tables.sequence,
+            floor: tables.floor,
+        };
+        let replaying = matches!(log, LogChoice::External(_)).then_some(held);
+        let inner = Inner {
+            store_id: self.manifest.store_id,
+            epoch: self.manifest.epoch,
+            unusable: OnceLock::new(),
+            writer: Mutex::new(Writer {
+                active: Inserter::new(active),
+                frozen: Vec::new(),
+                heights: Heights::new(u64::from_le_bytes(self.seed)),
+                next_memtable: 2,
+                replaying,
+            }),
+            last_sequence: AtomicU64::new(tables.sequence),
+            view: RwLock::new(Arc::new(view)),
+            view_number: AtomicU64::new(1),
+            listeners: Mutex::new(Vec::new()),
+            manifest: Mutex::new(ManifestInfo::of(self.number, &self.manifest)),
+            publisher: tokio::sync::Mutex::new(Publisher {
+                number: self.number,
+                manifest: self.manifest,
+                in_doubt: None,
+                announce: true,
+            }),
+            merging: tokio::sync::Mutex::new(()),
+            tables: AtomicU64::new(1),
+            counters: Counters::default(),
+            folder: Mutex::new(Some(folder)),
+            config,
+            objects,
+            env,
+            log,
+            names,
+            mirror,
+        };
+        Ok(Store { inner: Arc::new(inner) })
+    }
+}
+
+/// Reads and removes the mark of an orderly stop.
+fn take_mark(env: &dyn Env, config: &Config) -> Result<Option<(Uuid, u64)>, StorageError> {
+    let path = config.local_dir.join(MARK);
+    let bytes = match env.read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StorageError::local(path)(error)),
+    };
+    env.remove(&path).map_err(StorageError::local(&path))?;
+    env.sync_dir(&config.local_dir).map_err(StorageError::local(&config.local_dir))?;
+    let mark = String::from_utf8(bytes).ok().and_then(|text| {
+        let (store, number) = text.trim_end().split_once(' ')?;
+        Some((store.parse().ok()?, number.parse().ok()?))
+    });
+    Ok(mark)
+}
+
+impl Inner {
+    /// Leaves the mark of an orderly stop: the mirrors that manifest `number` names are complete and synced.
+    pub(super) fn mark_orderly(&self, number: u64) -> Result<(), StorageError> {
+        let path = self.config.local_dir.join(MARK);
+        let aside = path.with_extension("tmp");
+        let text = format!("{} {number}\n", self.store_id);
+        let written = self.env.create(&aside).and_then(|mut file| {
+            file.append(text.as_bytes())?;
+            file.sync()?;
+            self.env.rename(&aside, &path)?;
+            self.env.sync_dir(&self.config.local_dir)
+        });
+        written.map_err(StorageError::local(&path))
+    }
+}

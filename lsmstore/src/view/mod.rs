@@ -1,0 +1,214 @@
+//! A view: memtables and tables at one moment, read by key or in order, in any process.
+//!
+//! A view never changes, but its newest memtable still takes writes: whoever holds a view takes a sequence number
+//! ([`View::read_sequence`]) and sees exactly the writes up to it, however often it reads. Nothing here is async and
+//! nothing is copied: values are slices of the memory that the view keeps.
+//!
+//! # Invariants
+//! * Adopt a view first, take the sequence number after: a merge keeps, for each key, the newest version at or below
+//!   the view's floor and everything above it, so a number below the floor cannot be answered and is refused.
+//! * Sources may overlap in sequence numbers (a replayed log applies batches slightly out of order), so a version is
+//!   believed to be the newest only when no other source can hold a newer one.
+
+mod describe;
+mod iter;
+
+use std::io;
+use std::sync::Arc;
+
+use kriya_region::Region;
+
+pub use describe::{MemtableRef, ViewDescription};
+pub use iter::{Iter, Scan};
+
+use crate::error::{ReadError, ViewError};
+use crate::key::{self, DELETE, kind_of, sequence_of};
+use crate::memtable::{Memtable, Version};
+use crate::sstable::TableRef;
+use crate::sstable::cursor::Run;
+use crate::sstable::read::Table;
+
+/// Everything readable at one moment; see the module's documentation.
+#[derive(Debug)]
+pub struct View {
+    pub(crate) number: u64,
+    /// Newest first.
+    pub(crate) memtables: Vec<Arc<Memtable>>,
+    /// Newest first, one table each.
+    pub(crate) l0: Vec<Run>,
+    /// L1 and below.
+    pub(crate) levels: Vec<Run>,
+    /// Newest sequence number that the tables hold.
+    pub(crate) table_sequence: u64,
+    /// Lowest sequence number that can be read.
+    pub(crate) floor: u64,
+}
+
+impl View {
+    /// Grows with each view of a store; never used twice within the life of its handle.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The newest sequence number that can be read now: what was applied before this call is visible at it.
+    pub fn read_sequence(&self) -> u64 {
+        self.memtables.iter().map(|memtable| memtable.published()).fold(self.table_sequence, u64::max)
+    }
+
+    /// The lowest sequence number that this view answers.
+    pub fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    fn check(&self, sequence: u64) -> Result<(), ReadError> {
+        if sequence < self.floor {
+            return Err(ReadError::SequenceTooOld { asked: sequence, floor: self.floor });
+        }
+        Ok(())
+    }
+
+    /// The value of `key` at `sequence`, valid as long as the view is held.
+    ///
+    /// # Errors
+    /// [`ReadError`] for damaged memory or files, or a sequence below the floor.
+    pub fn get(&self, key: &[u8], sequence: u64) -> Result<Option<&[u8]>, ReadError> {
+        Ok(self.get_version(key, sequence)?.and_then(|version| version.value))
+    }
+
+    /// As [`View::get`], telling a deleted key from one never written, with the number of the version found.
+    ///
+    /// # Errors
+    /// As [`View::get`].
+    pub fn get_version(&self, key: &[u8], sequence: u64) -> Result<Option<KeyVersion<'_>>, ReadError> {
+        self.check(sequence)?;
+        let mut best: Option<Version<'_>> = None;
+        let newest = |best: &Option<Version<'_>>| best.as_ref().map(|version| sequence_of(version.tag));
+        for memtable in &self.memtables {
+            if newest(&best).is_some_and(|found| found >= memtable.published()) {
+                break;
+            }
+            keep_newer(&mut best, memtable.get(key, sequence)?);
+        }
+        if best.is_none() || newest(&best) < Some(self.table_sequence) {
+            let hash = key::hash(key);
+            for run in self.l0.iter().chain(&self.levels) {
+                let at = if run.len() == 1 { 0 } else { run.partition_point(|table| table.info.max_key[..] < *key) };
+                let Some(table) = run.get(at) else { continue };
+                let info = &table.info;
+                if newest(&best).is_some_and(|found| found >= info.max_sequence)
+                    || info.min_sequence > sequence
+                    || *key < info.min_key[..]
+                    || *key > info.max_key[..]
+                    || !table.may_hold(hash)
+                {
+                    continue;
+                }
+                keep_newer(&mut best, table.get(key, sequence)?);
+            }
+        }
+        Ok(best.map(|version| KeyVersion {
+            sequence: sequence_of(version.tag),
+            value: (kind_of(version.tag) != DELETE).then_some(version.value),
+        }))
+    }
+
+    /// A cursor over the keys as they were at `sequence`. It keeps what it reads alive on its own.
+    ///
+    /// # Errors
+    /// [`ReadError::SequenceTooOld`] below the floor.
+    pub fn iter(&self, sequence: u64) -> Result<Iter, ReadError> {
+        self.check(sequence)?;
+        Ok(Iter::new(self, sequence))
+    }
+
+    /// The keys that begin with `prefix`, in order, as they were at `sequence`.
+    ///
+    /// # Errors
+    /// As [`View::iter`].
+    pub fn scan_prefix(&self, prefix: &[u8], sequence: u64) -> Result<Scan, ReadError> {
+        Ok(Scan::new(self.iter(sequence)?, prefix))
+    }
+
+    /// What another process needs to open this view.
+    pub fn describe(&self) -> ViewDescription {
+        let refs = |run: &Run| run.iter().map(|table| table.info.clone()).collect::<Vec<_>>();
+        ViewDescription {
+            number: self.number,
+            memtables: self
+                .memtables
+                .iter()
+                .map(|memtable| MemtableRef { id: memtable.id(), capacity: memtable.capacity() as u64 })
+                .collect(),
+            l0: self.l0.iter().flat_map(refs).collect(),
+            levels: self.levels.iter().map(refs).collect(),
+            table_sequence: self.table_sequence,
+            floor: self.floor,
+        }
+    }
+
+    /// Opens a view that another process described. `region` maps a memtable by id and capacity, `table` a mirror file;
+    /// both may answer from what they mapped before.
+    ///
+    /// # Errors
+    /// [`ViewError`] if something cannot be mapped or is not what the description says.
+    pub fn open(
+        description: &ViewDescription,
+        mut region: impl FnMut(u64, usize) -> io::Result<Arc<Region>>,
+        mut table: impl FnMut(&TableRef) -> io::Result<Arc<Region>>,
+    ) -> Result<View, ViewError> {
+        let mut memtables = Vec::new();
+        for MemtableRef { id, capacity } in &description.memtables {
+            let map = |source| ViewError::Map { what: format!("memtable {id}"), source };
+            let capacity = usize::try_from(*capacity).map_err(|_| map(io::ErrorKind::InvalidData.into()))?;
+            let mapped = region(*id, capacity).map_err(map)?;
+            memtables.push(Arc::new(Memtable::open(*id, mapped)?));
+        }
+        let mut open = |info: &TableRef| -> Result<Arc<Table>, ViewError> {
+            let mapped = table(info).map_err(|source| ViewError::Map { what: format!("table {}", info.id), source })?;
+            Ok(Arc::new(Table::open(info.clone(), mapped, None)?))
+        };
+        let mut l0 = Vec::new();
+        for info in &description.l0 {
+            l0.push(Run::from([open(info)?]));
+        }
+        let mut levels = Vec::new();
+        for level in &description.levels {
+            levels.push(level.iter().map(&mut open).collect::<Result<Vec<_>, _>>()?.into());
+        }
+        Ok(View {
+            number: description.number,
+            memtables,
+            l0,
+            levels,
+            table_sequence: description.table_sequence,
+            floor: description.floor,
+        })
+    }
+
+    /// The memtables' regions by id, so that their descriptors can be handed to another process. Newest first.
+    pub fn shared_regions(&self) -> Vec<(u64, Arc<Region>)> {
+        self.memtables.iter().map(|memtable| (memtable.id(), Arc::clone(memtable.region()))).collect()
+    }
+
+    /// Every table, L0 first.
+    pub fn tables(&self) -> impl Iterator<Item = &TableRef> {
+        self.l0.iter().chain(&self.levels).flat_map(|run| run.iter()).map(|table| &table.info)
+    }
+}
+
+/// A version of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyVersion<'a> {
+    /// When it was written.
+    pub sequence: u64,
+    /// The value, none if this is a deletion.
+    pub value: Option<&'a [u8]>,
+}
+
+fn keep_newer<'a>(best: &mut Option<Version<'a>>, found: Option<Version<'a>>) {
+    if let Some(found) = found
+        && best.as_ref().is_none_or(|best| best.tag < found.tag)
+    {
+        *best = Some(found);
+    }
+}
