@@ -1,0 +1,8 @@
+//! What an index promises, one module per promise.
+
+mod data;
+mod growing_beside_searches;
+mod recall_on_real_data;
+mod refusals_are_typed;
+mod sealed_files;
+mod search_resumes_until_everything_came_out;

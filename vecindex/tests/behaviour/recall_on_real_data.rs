@@ -1,0 +1,81 @@
+//! Nearly all of the true neighbours are found, and exact search finds them all.
+
+use vecindex::{Metric, SearchCursor, exact};
+
+use crate::data::{distance, index, random, truth, vectors};
+
+/// Share of the first ten results that are no farther than the tenth true neighbour (so that ties do not matter).
+fn recall(metric: Metric, base: &str, queries: &str, ids: &str, distances: &str, ef: usize) -> f64 {
+    let rows = vectors(base);
+    let hnsw = index(metric, &rows, rows.len());
+    let mut cursor = SearchCursor::default();
+    let (mut hits, mut all) = (0, 0);
+    for (query, truth) in vectors(queries).iter().zip(truth(ids, distances)) {
+        let bound = truth[9].distance + 1e-5 * truth[9].distance.abs() + 1e-6;
+        let found = hnsw.search(query, 10, ef, &mut cursor).unwrap();
+        hits += found.iter().filter(|n| n.distance <= bound).count();
+        all += 10;
+    }
+    hits as f64 / f64::from(all)
+}
+
+#[test]
+fn ninety_eight_in_a_hundred_neighbours_are_found_among_image_descriptors() {
+    let r = recall(
+        Metric::L2,
+        "sift128/base.u8bin",
+        "sift128/query.u8bin",
+        "sift128/gt-l2.ibin",
+        "sift128/gt-l2.dist.fbin",
+        64,
+    );
+    assert!(r >= 0.98, "recall {r}");
+}
+
+#[test]
+fn ninety_eight_in_a_hundred_neighbours_are_found_among_texts() {
+    let (base, queries) = ("minilm384/base.f16bin", "minilm384/query.f16bin");
+    let r = recall(Metric::Cosine, base, queries, "minilm384/gt-cosine.ibin", "minilm384/gt-cosine.dist.fbin", 64);
+    assert!(r >= 0.98, "recall {r}");
+}
+
+#[test]
+fn exact_search_agrees_with_the_published_truth() {
+    let rows = vectors("sift128/base.u8bin");
+    let hnsw = index(Metric::L2, &rows, 0);
+    let truth = truth("sift128/gt-l2.ibin", "sift128/gt-l2.dist.fbin");
+    for (query, truth) in vectors("sift128/query.u8bin").iter().zip(truth) {
+        let found = exact(hnsw.storage(), query, truth.len()).unwrap();
+        for (found, truth) in found.iter().zip(&truth) {
+            assert!((found.distance - truth.distance).abs() <= 1e-4 * truth.distance, "{found:?} for {truth:?}");
+        }
+    }
+}
+
+#[test]
+fn distances_are_those_of_the_metric() {
+    let rows = random(11, 200, 37);
+    for metric in [Metric::L2, Metric::Cosine, Metric::InnerProduct] {
+        let hnsw = index(metric, &rows, 150);
+        let found = hnsw.search(&rows[3], 200, 20, &mut SearchCursor::default()).unwrap();
+        assert_eq!(found.len(), 200);
+        for n in found {
+            let expected = distance(metric, &rows[3], &rows[n.id as usize]);
+            // The root of a difference of squares near zero keeps half of the digits.
+            assert!((f64::from(n.distance) - expected).abs() < 1e-3, "{metric:?} {n:?} expected {expected}");
+        }
+    }
+}
+
+#[test]
+fn one_thread_builds_the_same_graph_again() {
+    let rows = random(5, 600, 16);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    let build = || {
+        let mut files = (Vec::new(), Vec::new());
+        let hnsw = pool.install(|| index(Metric::L2, &rows, rows.len()));
+        vecindex::seal(&hnsw, &mut files.0, &mut files.1).unwrap();
+        files
+    };
+    assert!(build() == build());
+}
