@@ -1,1 +1,33 @@
-//! kriya-engine
+//! KriyaDB's tables and vector indexes, without Postgres.
+//!
+//! One worker process owns a store (`lsmstore`) and the index segments (`vecindex`); any number of sessions in other
+//! processes read both through shared memory and mapped files, and ask the worker only to write. This crate has the
+//! formats of what is stored, logged and sent, the worker's side and the session's side. Postgres comes in through
+//! traits that the owner implements: the host of the worker (its log, its transactions) and the wait of a session.
+#![deny(clippy::unwrap_used)]
+
+pub mod catalogue;
+mod client;
+mod client_error;
+pub mod codec;
+mod control;
+mod cursor;
+mod error;
+mod index;
+pub mod keys;
+mod protocol;
+mod reader;
+pub mod record;
+pub mod row;
+mod socket;
+
+pub use client::{
+    Built, ClientError, IndexDefinition, IndexDeleted, IndexWritten, Interrupted, PollWait, Progress, Session, Wait,
+    Written,
+};
+pub use cursor::{CursorError, Found, IndexCursor};
+pub use error::FormatError;
+pub use index::{IndexReader, Metric, NewEntry, VectorRef, metric_code, metric_of};
+pub use protocol::{
+    Check, FlushReport, IndexStatus, LAYOUT_VERSION, LevelStatus, PROTOCOL_VERSION, SegmentStatus, Status,
+};

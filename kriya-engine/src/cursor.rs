@@ -1,0 +1,164 @@
+//! A search over all segments of an index, nearest first, that can be continued as long as the caller likes.
+//!
+//! Each segment has its own resumable search (one pool over all of them would starve those whose entry point is far);
+//! their results are merged by distance. Distances are exact, and the order is strict: what a segment finds too late,
+//! nearer than something already returned, is dropped and counted.
+
+use std::fmt;
+use std::sync::Arc;
+
+use lsmstore::{ReadError, View};
+use vecindex::{Neighbour, SearchCursor, SearchError};
+
+use crate::index::IndexReader;
+use crate::keys;
+
+/// A row that was found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Found {
+    /// The row that the entry leads to.
+    pub tid: u64,
+    /// The entry's number.
+    pub entry: u64,
+    /// Distance in the user's terms: Euclidean, 1 - cosine, or the negative inner product.
+    pub distance: f32,
+}
+
+/// Why a search failed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CursorError {
+    /// The query cannot be searched for.
+    Query(SearchError),
+    /// Whether an entry is deleted cannot be read.
+    Read(ReadError),
+}
+
+impl fmt::Display for CursorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CursorError::Query(error) => error.fmt(f),
+            CursorError::Read(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for CursorError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            CursorError::Query(error) => Some(error),
+            CursorError::Read(error) => Some(error),
+        }
+    }
+}
+
+/// A running search; its memory is reused by [`IndexCursor::restart`].
+#[derive(Debug)]
+pub struct IndexCursor {
+    reader: Arc<IndexReader>,
+    view: Arc<View>,
+    sequence: u64,
+    /// Whether any entry of the index was ever deleted.
+    deletions: bool,
+    sources: Vec<Source>,
+    last: f32,
+    late: u64,
+}
+
+#[derive(Debug, Default)]
+struct Source {
+    cursor: SearchCursor,
+    head: Option<Neighbour>,
+}
+
+impl IndexCursor {
+    /// Starts a search for the rows nearest to `query`; `ef` (at least 1) is the number of rows that each segment keeps
+    /// in view. `view` is one taken after `reader` or together with it.
+    ///
+    /// # Errors
+    /// A query of another dimension or that is not finite; a view that cannot be read.
+    pub fn start(
+        reader: Arc<IndexReader>,
+        view: Arc<View>,
+        query: &[f32],
+        ef: usize,
+    ) -> Result<IndexCursor, CursorError> {
+        let mut cursor = IndexCursor {
+            reader: Arc::clone(&reader),
+            view: Arc::clone(&view),
+            sequence: 0,
+            deletions: false,
+            sources: Vec::new(),
+            last: f32::NEG_INFINITY,
+            late: 0,
+        };
+        cursor.restart(reader, view, query, ef)?;
+        Ok(cursor)
+    }
+
+    /// Starts another search in the same memory.
+    ///
+    /// # Errors
+    /// As [`IndexCursor::start`]; the cursor then finds nothing.
+    pub fn restart(
+        &mut self,
+        reader: Arc<IndexReader>,
+        view: Arc<View>,
+        query: &[f32],
+        ef: usize,
+    ) -> Result<(), CursorError> {
+        let mut sources = std::mem::take(&mut self.sources);
+        self.sequence = view.read_sequence();
+        self.last = f32::NEG_INFINITY;
+        self.late = 0;
+        let prefix = keys::object_prefix(keys::DELETED, reader.id());
+        let mut scan = view.scan_prefix(&prefix, self.sequence).map_err(CursorError::Read)?;
+        self.deletions = scan.next().map_err(CursorError::Read)?.is_some();
+        sources.resize_with(reader.segments.len(), Source::default);
+        for (source, segment) in sources.iter_mut().zip(&reader.segments) {
+            source.cursor.start(segment, query, ef).map_err(CursorError::Query)?;
+            source.head = source.cursor.next(segment);
+        }
+        self.reader = reader;
+        self.view = view;
+        self.sources = sources;
+        Ok(())
+    }
+
+    /// The next nearest row, or `None` when there is no other.
+    ///
+    /// # Errors
+    /// A view that cannot be read.
+    pub fn next(&mut self) -> Result<Option<Found>, CursorError> {
+        loop {
+            let nearest = self
+                .sources
+                .iter_mut()
+                .zip(&self.reader.segments)
+                .filter_map(|(source, segment)| source.head.map(|head| (head, source, segment)))
+                .min_by(|(a, ..), (b, ..)| a.distance.total_cmp(&b.distance));
+            let Some((head, source, segment)) = nearest else { return Ok(None) };
+            let [entry, tid] = segment.label(head.id);
+            source.head = source.cursor.next(segment);
+            if head.distance < self.last {
+                self.late += 1;
+                continue;
+            }
+            if self.deletions && self.deleted(entry)? {
+                continue;
+            }
+            self.last = head.distance;
+            return Ok(Some(Found { tid, entry, distance: head.distance }));
+        }
+    }
+
+    fn deleted(&self, entry: u64) -> Result<bool, CursorError> {
+        let key = keys::deleted(self.reader.id(), entry);
+        Ok(self.view.get(&key, self.sequence).map_err(CursorError::Read)?.is_some())
+    }
+
+    /// Rows that were found too late to be returned in order, so far.
+    pub fn late(&self) -> u64 {
+        self.late
+    }
+}
