@@ -234,3 +234,48 @@ CREATE OPERATOR CLASS lsm_vector_ops DEFAULT FOR TYPE lsmvector USING btree AS
     OPERATOR 4 >=,
     OPERATOR 5 >,
     FUNCTION 1 lsm_vector_cmp(lsmvector, lsmvector);
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- Access methods
+-- ---------------------------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION lsm_s3_handler(internal) RETURNS table_am_handler
+    LANGUAGE c AS 'MODULE_PATHNAME', 'lsm_s3_handler';
+CREATE ACCESS METHOD lsm_s3 TYPE TABLE HANDLER lsm_s3_handler;
+COMMENT ON ACCESS METHOD lsm_s3 IS 'tables in an LSM tree on object storage';
+
+CREATE FUNCTION lsm_hnsw_handler(internal) RETURNS index_am_handler
+    LANGUAGE c AS 'MODULE_PATHNAME', 'lsm_hnsw_handler';
+CREATE ACCESS METHOD lsm_hnsw TYPE INDEX HANDLER lsm_hnsw_handler;
+COMMENT ON ACCESS METHOD lsm_hnsw IS 'nearest neighbours by hierarchical navigable small worlds';
+
+-- Support function 1 of an operator class names its metric.
+CREATE FUNCTION lsm_hnsw_metric_l2() RETURNS integer
+    LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'lsm_hnsw_metric_l2';
+CREATE FUNCTION lsm_hnsw_metric_cosine() RETURNS integer
+    LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'lsm_hnsw_metric_cosine';
+CREATE FUNCTION lsm_hnsw_metric_ip() RETURNS integer
+    LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'lsm_hnsw_metric_ip';
+
+CREATE OPERATOR CLASS lsm_vector_l2_ops DEFAULT FOR TYPE lsmvector USING lsm_hnsw AS
+    OPERATOR 1 <-> (lsmvector, lsmvector) FOR ORDER BY float_ops,
+    FUNCTION 1 lsm_hnsw_metric_l2();
+CREATE OPERATOR CLASS lsm_vector_cosine_ops FOR TYPE lsmvector USING lsm_hnsw AS
+    OPERATOR 1 <=> (lsmvector, lsmvector) FOR ORDER BY float_ops,
+    FUNCTION 1 lsm_hnsw_metric_cosine();
+CREATE OPERATOR CLASS lsm_vector_ip_ops FOR TYPE lsmvector USING lsm_hnsw AS
+    OPERATOR 1 <#> (lsmvector, lsmvector) FOR ORDER BY float_ops,
+    FUNCTION 1 lsm_hnsw_metric_ip();
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- The store
+-- ---------------------------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION lsm_s3_status() RETURNS text
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'lsm_s3_status';
+COMMENT ON FUNCTION lsm_s3_status() IS 'what the storage worker says about itself, a fact a line';
+
+CREATE FUNCTION lsm_s3_flush() RETURNS text
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'lsm_s3_flush';
+COMMENT ON FUNCTION lsm_s3_flush() IS 'writes everything that is in memory to the object store';
+REVOKE ALL ON FUNCTION lsm_s3_flush() FROM PUBLIC;

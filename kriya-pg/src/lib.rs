@@ -7,3 +7,7 @@
 pub mod types;
 
 pgrx::pg_module_magic!(name, version);
+
+// `cargo pgrx install` writes the base script itself from what the library declares and copies only upgrade scripts
+// out of `sql/`. With this declaration what it writes is the script by hand; a plain build needs only the file.
+pgrx::extension_sql_file!("../sql/kriya_pg--0.1.0.sql", name = "kriya_pg", finalize);

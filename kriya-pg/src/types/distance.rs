@@ -1,13 +1,14 @@
 //! Distances between vectors, as SQL calls them.
 //!
-//! The sums are float4, as the index's are, and become float8 at the end; so a distance seen in SQL is the one the
-//! index ordered by. Nothing is allocated: both vectors are read where Postgres holds them.
+//! The sums are those of the index's kernels, float4, and become float8 at the end. Nothing is allocated: both vectors
+//! are read where Postgres holds them.
 
 use super::error::VectorError;
 use super::vector::{Detoasted, detoast};
 use crate::sql_function;
 use crate::types::fmgr::Call;
 use pgrx::pg_sys;
+use vecindex::{dot, l2_squared};
 
 sql_function! {
     /// `lsm_l2_distance(lsmvector, lsmvector) -> float8`, the operator `<->`.
@@ -79,14 +80,16 @@ pub unsafe fn pair(call: Call) -> (Detoasted, Detoasted) {
     (a, b)
 }
 
-fn l2_squared(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(x, y)| (x - y) * (x - y)).sum()
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(x, y)| x * y).sum()
-}
-
+/// The sum of absolute differences, in eight lanes so that the compiler may add them side by side.
 fn l1(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(x, y)| (x - y).abs()).sum()
+    let (a_lanes, a_rest) = a.as_chunks::<8>();
+    let (b_lanes, b_rest) = b.as_chunks::<8>();
+    let mut sums = [0.0f32; 8];
+    for (x, y) in a_lanes.iter().zip(b_lanes) {
+        for lane in 0..8 {
+            sums[lane] += (x[lane] - y[lane]).abs();
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(x, y)| (x - y).abs()).sum();
+    sums.iter().sum::<f32>() + rest
 }

@@ -63,7 +63,7 @@ sql_function! {
         let dim = dimensions as usize;
         check_dimensions(dim)
             .and_then(|()| check_type_modifier(type_modifier, dim))
-            .and_then(|()| if reserved == 0 { Ok(()) } else { Err(VectorError::Reserved { got: reserved }) })
+            .and(if reserved == 0 { Ok(()) } else { Err(VectorError::Reserved { got: reserved }) })
             .unwrap_or_else(|error| error.raise());
         // SAFETY: Postgres called; `pq_getmsgbytes` returns as many bytes as asked for or raises an error.
         unsafe {

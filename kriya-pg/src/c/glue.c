@@ -1,0 +1,295 @@
+/*
+ * What the Rust side needs of Postgres and its bindings do not offer: writing and reading XLOG_NOOP records that carry
+ * a payload, the physical replication slot that keeps them, and a few macros. Every function may raise an error; the
+ * Rust declarations are guarded.
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/heaptoast.h"
+#include "access/htup_details.h"
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
+#include "access/xloginsert.h"
+#include "access/xlogreader.h"
+#include "access/xlogutils.h"
+#include "catalog/pg_control.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "replication/slot.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "storage/lwlock.h"
+#include "storage/pmsignal.h"
+#include "storage/spin.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+
+#define SLOT_NAME "lsm_s3"
+
+/* One record; returns the position of its end, which is what XLogFlush wants. */
+uint64
+kriya_log_insert(const char *data, uint32 length, bool unimportant)
+{
+	XLogBeginInsert();
+	XLogRegisterData((char *) data, length);
+	if (unimportant)
+		XLogSetRecordFlags(XLOG_MARK_UNIMPORTANT);
+	return XLogInsert(RM_XLOG_ID, XLOG_NOOP);
+}
+
+uint64
+kriya_log_position(void)
+{
+	return GetXLogInsertRecPtr();
+}
+
+uint64
+kriya_log_flushed(void)
+{
+#if PG_VERSION_NUM >= 150000
+	return GetFlushRecPtr(NULL);
+#else
+	return GetFlushRecPtr();
+#endif
+}
+
+uint64
+kriya_log_redo(void)
+{
+	return GetRedoRecPtr();
+}
+
+uint32
+kriya_log_timeline(void)
+{
+#if PG_VERSION_NUM >= 150000
+	return GetWALInsertionTimeLine();
+#else
+	return ThisTimeLineID;
+#endif
+}
+
+/*
+ * Reads records from `from` on, which must be the start or the end of a record, and hands those with our magic to
+ * `each`. Stops at or behind `upto`, or when `each` returns false. Returns where the next read would start. The
+ * caller has flushed the log up to `upto`: an end before it is an error, for it would look like the end of the log.
+ */
+uint64
+kriya_log_read(uint64 from, uint64 upto, const char *magic, uint32 magic_length,
+			   bool (*each) (void *context, uint64 start, uint64 end, const char *data, uint32 length),
+			   void *context)
+{
+	XLogReaderState *reader;
+	char	   *message = NULL;
+	uint64		next = from;
+	MemoryContext old,
+				mine;
+#if PG_VERSION_NUM >= 150000
+	ReadLocalXLogPageNoWaitPrivate private_data = {0};
+	void	   *private_pointer = &private_data;
+	XLogPageReadCB page_read = &read_local_xlog_page_no_wait;
+#else
+	void	   *private_pointer = NULL;
+	XLogPageReadCB page_read = &read_local_xlog_page;
+#endif
+
+	if (from >= upto)
+		return from;
+	mine = AllocSetContextCreate(CurrentMemoryContext, "kriya log reader", ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(mine);
+	reader = XLogReaderAllocate(wal_segment_size, NULL,
+								XL_ROUTINE(.page_read = page_read,
+										   .segment_open = &wal_segment_open,
+										   .segment_close = &wal_segment_close),
+								private_pointer);
+	if (reader == NULL)
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	XLogBeginRead(reader, from);
+	while (next < upto)
+	{
+		XLogRecord *record = XLogReadRecord(reader, &message);
+
+		if (record == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("write-ahead log could not be read at %X/%X, although it must reach %X/%X",
+							LSN_FORMAT_ARGS(next), LSN_FORMAT_ARGS(upto)),
+					 errdetail("%s", message ? message : "The log ends there.")));
+		next = reader->EndRecPtr;
+		if (XLogRecGetRmid(reader) == RM_XLOG_ID &&
+			(XLogRecGetInfo(reader) & ~XLR_INFO_MASK) == XLOG_NOOP &&
+			XLogRecGetDataLen(reader) >= magic_length &&
+			memcmp(XLogRecGetData(reader), magic, magic_length) == 0 &&
+			!each(context, reader->ReadRecPtr, reader->EndRecPtr, XLogRecGetData(reader), XLogRecGetDataLen(reader)))
+			break;
+		CHECK_FOR_INTERRUPTS();
+	}
+	XLogReaderFree(reader);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(mine);
+	return next;
+}
+
+static bool
+slot_is_lost(ReplicationSlot *slot)
+{
+	bool		lost;
+
+	SpinLockAcquire(&slot->mutex);
+#if PG_VERSION_NUM >= 160000
+	lost = slot->data.invalidated != RS_INVAL_NONE;
+#else
+	lost = slot->data.invalidated_at != InvalidXLogRecPtr && slot->data.restart_lsn == InvalidXLogRecPtr;
+#endif
+	SpinLockRelease(&slot->mutex);
+	return lost;
+}
+
+static void
+slot_acquire(void)
+{
+#if PG_VERSION_NUM >= 180000
+	ReplicationSlotAcquire(SLOT_NAME, true, false);
+#else
+	ReplicationSlotAcquire(SLOT_NAME, true);
+#endif
+}
+
+static void
+slot_create(void)
+{
+	CheckSlotRequirements();
+#if PG_VERSION_NUM >= 170000
+	ReplicationSlotCreate(SLOT_NAME, false, RS_PERSISTENT, false, false, false);
+#elif PG_VERSION_NUM >= 140000
+	ReplicationSlotCreate(SLOT_NAME, false, RS_PERSISTENT, false);
+#else
+	ReplicationSlotCreate(SLOT_NAME, false, RS_PERSISTENT);
+#endif
+}
+
+/*
+ * Makes the slot keep the log from `position` on; creates it, or makes it anew where it was invalidated. Set under
+ * ReplicationSlotAllocationLock, then the oldest segment is looked at: true if the log from `position` is still there.
+ * Nobody stays the slot's owner.
+ */
+bool
+kriya_slot_keep(uint64 position)
+{
+	ReplicationSlot *slot = SearchNamedReplicationSlot(SLOT_NAME, true);
+	bool		created = false;
+	XLogSegNo	segment;
+
+	if (slot != NULL && slot_is_lost(slot))
+	{
+#if PG_VERSION_NUM >= 170000
+		ReplicationSlotDrop(SLOT_NAME, true);
+#else
+		ReplicationSlotDrop(SLOT_NAME, true);
+#endif
+		slot = NULL;
+	}
+	if (slot == NULL)
+	{
+		slot_create();
+		created = true;
+	}
+	else
+		slot_acquire();
+	slot = MyReplicationSlot;
+
+	LWLockAcquire(ReplicationSlotAllocationLock, LW_EXCLUSIVE);
+	SpinLockAcquire(&slot->mutex);
+	slot->data.restart_lsn = position;
+	SpinLockRelease(&slot->mutex);
+	ReplicationSlotsComputeRequiredLSN();
+	LWLockRelease(ReplicationSlotAllocationLock);
+
+	ReplicationSlotMarkDirty();
+	if (created)
+		ReplicationSlotSave();
+	ReplicationSlotRelease();
+
+	XLByteToSeg(position, segment, wal_segment_size);
+	return XLogGetLastRemovedSegno() < segment;
+}
+
+/* 0: the log from `position` is kept; 1: it is kept for the slot alone (flush soon); 2: it is gone. */
+int
+kriya_slot_health(uint64 position)
+{
+	switch (GetWALAvailability(position))
+	{
+		case WALAVAIL_RESERVED:
+			return 0;
+		case WALAVAIL_EXTENDED:
+		case WALAVAIL_UNRESERVED:
+			return 1;
+		default:
+			return 2;
+	}
+}
+
+/*
+ * The lock of the log protocol's rule 7: held in share mode from pre-commit to the end of a transaction that wrote, and
+ * taken exclusively once by a new worker. A tag of the kind kept for contributed lock users, with our own numbers.
+ */
+void
+kriya_commit_lock(bool exclusive)
+{
+	LOCKTAG		tag;
+
+	tag.locktag_field1 = 0;
+	tag.locktag_field2 = 0x6c736d73;
+	tag.locktag_field3 = 0x33;
+	tag.locktag_field4 = 0;
+	tag.locktag_type = LOCKTAG_USERLOCK;
+	tag.locktag_lockmethodid = DEFAULT_LOCKMETHOD;
+	(void) LockAcquire(&tag, exclusive ? ExclusiveLock : ShareLock, false, false);
+}
+
+bool
+kriya_postmaster_is_alive(void)
+{
+	return PostmasterIsAlive();
+}
+
+/* A tuple with nothing stored out of line, or the same tuple. */
+HeapTuple
+kriya_inline_tuple(HeapTuple tuple, TupleDesc descriptor)
+{
+	return HeapTupleHasExternal(tuple) ? toast_flatten_tuple(tuple, descriptor) : tuple;
+}
+
+void
+kriya_count(Relation relation, int64 inserted, bool updated, bool deleted)
+{
+	if (inserted > 0)
+		pgstat_count_heap_insert(relation, inserted);
+	if (updated)
+#if PG_VERSION_NUM >= 160000
+		pgstat_count_heap_update(relation, false, false);
+#else
+		pgstat_count_heap_update(relation, false);
+#endif
+	if (deleted)
+		pgstat_count_heap_delete(relation);
+}
+
+void
+kriya_count_scan(Relation relation)
+{
+	pgstat_count_heap_scan(relation);
+}
+
+void
+kriya_count_rows(Relation relation, int64 n)
+{
+	if (pgstat_should_count_relation(relation))
+#if PG_VERSION_NUM >= 160000
+		relation->pgstat_info->counts.tuples_returned += n;
+#else
+		relation->pgstat_info->t_counts.t_tuples_returned += n;
+#endif
+}

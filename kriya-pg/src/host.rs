@@ -1,0 +1,225 @@
+//! What the engine's threads ask of Postgres: jobs that the worker's main thread runs one by one.
+//!
+//! A job runs under a guard that turns a Postgres error into a [`HostError`]; a transaction it had open is rolled back.
+
+use std::ffi::{c_char, c_void};
+use std::os::fd::OwnedFd;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, sync_channel};
+
+use kriya_engine::record;
+use kriya_engine::worker::{Facts, Host, HostError, Level, LogChunk, LogRange, XidState};
+use pgrx::prelude::*;
+
+use crate::glue;
+use crate::xid::{FullXid, lower};
+
+/// Something to be run on the main thread.
+pub type Job = Box<dyn FnOnce() + Send>;
+
+/// The engine's way to the main thread.
+pub struct MainThread {
+    jobs: Sender<Job>,
+    wake: Arc<OwnedFd>,
+}
+
+impl MainThread {
+    /// `wake` is the eventfd on which the main thread waits beside its latch.
+    pub fn new(jobs: Sender<Job>, wake: Arc<OwnedFd>) -> MainThread {
+        MainThread { jobs, wake }
+    }
+
+    fn run<R: Send + 'static>(&self, job: impl FnOnce() -> R + Send + 'static) -> Result<R, HostError> {
+        let (reply, answer) = sync_channel(1);
+        let guarded = move || {
+            let _ = reply.send(guard(job));
+        };
+        self.jobs.send(Box::new(guarded)).map_err(|_| ended())?;
+        let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+        answer.recv().map_err(|_| ended())?
+    }
+}
+
+fn ended() -> HostError {
+    HostError::new("the server process that keeps the log has ended")
+}
+
+/// Runs a job; an error of Postgres becomes a value, and whatever transaction it left open is rolled back.
+fn guard<R>(job: impl FnOnce() -> R) -> Result<R, HostError> {
+    let job = AssertUnwindSafe(move || Ok(job()));
+    PgTryBuilder::new(job)
+        .catch_others(|error| {
+            // SAFETY: the main thread; the functions are made for this situation. Locks that the failed call held
+            // inside Postgres are released as after any error in a process without a session.
+            unsafe {
+                pg_sys::LWLockReleaseAll();
+                if pg_sys::IsTransactionState() || pg_sys::IsAbortedTransactionBlockState() {
+                    pg_sys::AbortCurrentTransaction();
+                }
+            }
+            Err(HostError::new(message(&error)))
+        })
+        .execute()
+}
+
+fn message(error: &pgrx::pg_sys::panic::CaughtError) -> String {
+    use pgrx::pg_sys::panic::CaughtError;
+    match error {
+        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => match report.detail() {
+            Some(detail) => format!("{} ({detail})", report.message()),
+            None => report.message().to_owned(),
+        },
+        CaughtError::RustPanic { ereport, .. } => ereport.message().to_owned(),
+    }
+}
+
+struct Reading {
+    chunk: LogChunk,
+    bytes: usize,
+    limit: usize,
+}
+
+unsafe extern "C-unwind" fn each_record(
+    context: *mut c_void,
+    start: u64,
+    end: u64,
+    data: *const c_char,
+    length: u32,
+) -> bool {
+    // SAFETY: `context` is the Reading of the call below, nobody else uses it meanwhile; `data` covers `length` bytes.
+    let (reading, payload) = unsafe {
+        (&mut *context.cast::<Reading>(), std::slice::from_raw_parts(data.cast::<u8>(), length as usize).to_vec())
+    };
+    reading.bytes += payload.len();
+    reading.chunk.records.push((start, end, payload));
+    reading.bytes < reading.limit
+}
+
+impl Host for MainThread {
+    fn facts(&self) -> Result<Facts, HostError> {
+        self.run(|| {
+            // SAFETY: plain reads of shared state on the main thread.
+            unsafe {
+                Facts {
+                    system_identifier: pg_sys::GetSystemIdentifier(),
+                    timeline: glue::kriya_log_timeline(),
+                    next_xid: pg_sys::ReadNextFullTransactionId().value,
+                }
+            }
+        })
+    }
+
+    fn position(&self) -> Result<u64, HostError> {
+        // SAFETY: a read under a spinlock, on the main thread.
+        self.run(|| unsafe { glue::kriya_log_position() })
+    }
+
+    fn flushed_position(&self) -> Result<u64, HostError> {
+        // SAFETY: as above.
+        self.run(|| unsafe { glue::kriya_log_flushed() })
+    }
+
+    fn log(&self, records: Vec<Vec<u8>>, flush: bool) -> Result<LogRange, HostError> {
+        self.run(move || {
+            // SAFETY: the main thread; each record is a whole vector that lives through the call.
+            unsafe {
+                let start = glue::kriya_log_position();
+                let mut end = start;
+                for record in &records {
+                    end = glue::kriya_log_insert(record.as_ptr().cast(), record.len() as u32, true);
+                }
+                if flush {
+                    pg_sys::XLogFlush(end);
+                }
+                LogRange { start, end }
+            }
+        })
+    }
+
+    fn read_log(&self, from: u64, upto: u64, max_bytes: usize) -> Result<LogChunk, HostError> {
+        self.run(move || {
+            let mut reading = Reading {
+                chunk: LogChunk { records: Vec::new(), next: from, end_reached: false },
+                bytes: 0,
+                limit: max_bytes,
+            };
+            // SAFETY: the context outlives the call, the magic is a constant.
+            let next = unsafe {
+                glue::kriya_log_read(
+                    from,
+                    upto,
+                    record::MAGIC.as_ptr().cast(),
+                    record::MAGIC.len() as u32,
+                    each_record,
+                    (&raw mut reading).cast(),
+                )
+            };
+            reading.chunk.next = next;
+            reading.chunk.end_reached = next >= upto;
+            reading.chunk
+        })
+    }
+
+    fn ensure_slot(&self, position: u64) -> Result<(), HostError> {
+        // SAFETY: the main thread, which holds no other slot.
+        let kept = self.run(move || unsafe { glue::kriya_slot_keep(position) })?;
+        if kept {
+            return Ok(());
+        }
+        Err(HostError::new(format!(
+            "write-ahead log from {:X}/{:X} on, which is not in the object store yet, has been removed",
+            position >> 32,
+            position & 0xFFFF_FFFF
+        )))
+    }
+
+    fn advance_slot(&self, position: u64) -> Result<(), HostError> {
+        // SAFETY: as above.
+        self.run(move || unsafe { glue::kriya_slot_keep(position) }).map(drop)
+    }
+
+    fn resolve(&self, xids: &[u64]) -> Result<Vec<XidState>, HostError> {
+        let xids = xids.to_vec();
+        self.run(move || {
+            // SAFETY: a short transaction of the main thread. The fresh snapshot makes the process' idea of the oldest
+            // running transaction current, without which old xids would be misjudged after 2^31 of them.
+            unsafe {
+                pg_sys::StartTransactionCommand();
+                pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+                let next = FullXid(pg_sys::ReadNextFullTransactionId().value);
+                let states = xids
+                    .iter()
+                    .map(|&xid| match lower(xid) {
+                        _ if FullXid(xid) >= next => XidState::Aborted,
+                        xid if pg_sys::TransactionIdIsInProgress(xid) => XidState::InProgress,
+                        xid if pg_sys::TransactionIdDidCommit(xid) => XidState::Committed,
+                        _ => XidState::Aborted,
+                    })
+                    .collect();
+                pg_sys::PopActiveSnapshot();
+                pg_sys::CommitTransactionCommand();
+                states
+            }
+        })
+    }
+
+    fn barrier(&self) -> Result<(), HostError> {
+        self.run(|| {
+            // SAFETY: a short transaction of the main thread; the lock is released at its end.
+            unsafe {
+                pg_sys::StartTransactionCommand();
+                glue::kriya_commit_lock(true);
+                pg_sys::CommitTransactionCommand();
+            }
+        })
+    }
+
+    fn report(&self, level: Level, message: &str) {
+        let message = message.to_owned();
+        let _ = self.run(move || match level {
+            Level::Warning => warning!("{}: {message}", crate::worker::NAME),
+            _ => log!("{}: {message}", crate::worker::NAME),
+        });
+    }
+}

@@ -1,0 +1,68 @@
+//! `lsm_s3_status()` and `lsm_s3_flush()`.
+
+use std::fmt::Write;
+
+use kriya_engine::Status;
+use pgrx::prelude::*;
+
+use crate::error::{Failure, raise};
+use crate::{session, sql_function};
+
+fn describe(status: &Status) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: &dyn std::fmt::Display| {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{name}: {value}");
+    };
+    line("version", &status.version);
+    line("endpoint", &status.endpoint);
+    line("store", &status.store_id);
+    line("incarnation", &status.incarnation);
+    line("generation", &status.generation);
+    line("epoch", &status.epoch);
+    line("manifest", &status.manifest);
+    line("sequence", &status.sequence);
+    line("memtable bytes", &status.memtable_bytes);
+    line("memtables to flush", &status.frozen_memtables);
+    for (number, level) in status.levels.iter().enumerate().filter(|(_, level)| level.tables > 0) {
+        line(&format!("level {number}"), &format!("{} tables, {} bytes", level.tables, level.bytes));
+    }
+    line("sessions", &status.sessions);
+    for index in &status.indexes {
+        let rows: u64 = index.segments.iter().map(|segment| segment.rows).sum();
+        line(
+            &format!("index {}", index.name),
+            &format!(
+                "{} dimensions, {} sealed segments with {rows} rows, {} active with {} rows, {} of them pending",
+                index.dim,
+                index.segments.len(),
+                index.actives,
+                index.active_rows,
+                index.pending_rows
+            ),
+        );
+    }
+    if let Some(error) = &status.last_error {
+        line("last error", error);
+    }
+    text.truncate(text.trim_end().len());
+    text
+}
+
+fn text(value: &str) -> pg_sys::Datum {
+    value.into_datum().unwrap_or_else(|| raise(Failure::internal("text without a datum")))
+}
+
+sql_function! {
+    /// What the storage worker says about itself, a fact a line.
+    fn lsm_s3_status(_call) {
+        text(&describe(&session::with(|session, wait| session.status(wait))))
+    }
+
+    /// Writes everything that is in memory to the object store.
+    fn lsm_s3_flush(_call) {
+        session::drain();
+        let report = session::with(|session, wait| session.flush(wait));
+        text(&format!("everything up to sequence {} is in manifest {}", report.sequence, report.manifest))
+    }
+}

@@ -1,0 +1,447 @@
+//! This backend's connection to the storage worker, and its transaction's unsent writes.
+//!
+//! # Rules kept here (the log protocol's 4 to 7)
+//! * The first message under an xid, each subtransaction's too, is preceded by an announce record.
+//! * A batch is sent, acknowledged, then logged with the numbers of the acknowledgement; only then does the call return.
+//! * Rows of tables without indexes, and index entries, wait in buffers. They are sent before anything of ours reads,
+//!   at every subtransaction boundary, at the end of a statement and before commit; a rolled back subtransaction's
+//!   buffers are thrown away. A buffer leaves its place only when it is logged, so a failed sending loses nothing.
+//! * Before commit: everything is sent, the commit lock is taken, and the worker must be the one we wrote through.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kriya_engine::catalogue::IndexDescription;
+use kriya_engine::record::{self, RecordHead};
+use kriya_engine::{Check, ClientError, IndexDefinition, Interrupted, Session, Wait, Written};
+use lsmstore::{Batch, View};
+use pgrx::prelude::*;
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+use crate::error::{Failure, OrRaise, raise};
+use crate::{glue, worker, xid};
+
+/// Rows of one message to the worker, at most.
+pub const MESSAGE_ROWS: usize = 1000;
+/// Bytes of one message to the worker, at most, unless one row alone is larger.
+pub const MESSAGE_BYTES: usize = 1 << 20;
+const FIRST_LEASE: u32 = 32;
+const LARGEST_LEASE: u32 = 8192;
+
+/// Waits for the worker's socket; a cancelled statement ends the wait by raising its error.
+pub struct PollWait;
+
+impl Wait for PollWait {
+    fn ready(&mut self, fd: BorrowedFd<'_>, write: bool) -> Result<(), Interrupted> {
+        let events = if write { PollFlags::OUT } else { PollFlags::IN };
+        loop {
+            let patience = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+            match rustix::event::poll(&mut [PollFd::from_borrowed_fd(fd, events)], Some(&patience)) {
+                Ok(0) => interrupts(),
+                Ok(_) => return Ok(()),
+                Err(rustix::io::Errno::INTR) => interrupts(),
+                // A broken descriptor shows itself in the read or write that follows.
+                Err(_) => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Serves interrupts; also where Postgres holds them off because a page is locked, so that nobody hangs behind us.
+pub fn interrupts() {
+    check_for_interrupts!();
+    // SAFETY: plain variables of this process, written by signal handlers.
+    unsafe {
+        if pg_sys::InterruptHoldoffCount > 0 && (pg_sys::QueryCancelPending != 0 || pg_sys::ProcDiePending != 0) {
+            raise(Failure::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, "canceling statement due to user request"));
+        }
+        if !glue::kriya_postmaster_is_alive() {
+            pg_sys::proc_exit(1);
+        }
+    }
+}
+
+/// Sleeps for a moment, cancellable.
+pub fn nap(time: Duration) {
+    let time = Timespec { tv_sec: 0, tv_nsec: i64::from(time.subsec_nanos()) };
+    let _ = rustix::event::poll(&mut [], Some(&time));
+    interrupts();
+}
+
+/// Rows that were not sent yet: all of one table, one (sub)transaction.
+struct Rows {
+    table: u64,
+    level: i32,
+    xid: u64,
+    batch: Batch,
+    count: usize,
+}
+
+#[derive(Default)]
+struct Transaction {
+    /// Generation of the worker through which this transaction wrote.
+    generation: Option<u64>,
+    announced: Vec<u64>,
+    rows: Option<Rows>,
+    /// Pre-commit is over: nothing may wait in a buffer any more.
+    committing: bool,
+}
+
+struct Lease {
+    generation: u64,
+    tids: Range<u64>,
+    last: u32,
+}
+
+#[derive(Default)]
+struct Backend {
+    session: Option<Session>,
+    transaction: Transaction,
+    leases: HashMap<u64, Lease>,
+}
+
+thread_local! {
+    static BACKEND: RefCell<Backend> = RefCell::default();
+}
+
+fn connect() -> Session {
+    let socket = worker::folder().join("worker.sock");
+    let began = Instant::now();
+    let mut asked: Option<Instant> = None;
+    let mut told = false;
+    loop {
+        // SAFETY: a plain variable of this process.
+        let pid = unsafe { pg_sys::MyProcPid } as u32;
+        match Session::connect(&socket, pid, &mut PollWait) {
+            Ok(session) => return session,
+            Err(ClientError::NotServing(_)) => {}
+            Err(error) => raise(Failure::from(error)),
+        }
+        if !crate::was_preloaded() && asked.is_none_or(|at| at.elapsed() > Duration::from_secs(2)) {
+            if let Err(message) = worker::start_from_session() {
+                raise(Failure::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES, message).hint(
+                    "Raise max_worker_processes, or add kriya_pg to shared_preload_libraries and restart the server.",
+                ));
+            }
+            asked = Some(Instant::now());
+        }
+        if !told && began.elapsed() > Duration::from_secs(1) {
+            told = true;
+            notice!("waiting for the storage worker, which is starting");
+        }
+        nap(Duration::from_millis(20));
+    }
+}
+
+/// Runs `f` with a live session, connecting first where there is none.
+pub fn with<R>(f: impl FnOnce(&mut Session, &mut dyn Wait) -> Result<R, ClientError>) -> R {
+    refuse_in_recovery();
+    BACKEND.with_borrow_mut(|backend| with_backend(backend, f))
+}
+
+fn with_backend<R>(backend: &mut Backend, f: impl FnOnce(&mut Session, &mut dyn Wait) -> Result<R, ClientError>) -> R {
+    if backend.session.as_ref().is_some_and(|session| !session.alive()) {
+        backend.session = None;
+    }
+    let session = backend.session.get_or_insert_with(connect);
+    f(session, &mut PollWait).unwrap_or_else(|error| raise(Failure::from(error)))
+}
+
+fn refuse_in_recovery() {
+    // SAFETY: reads of this process' and shared state.
+    unsafe {
+        if pg_sys::RecoveryInProgress() {
+            raise(Failure::unsupported("lsm_s3 tables and lsm_hnsw indexes cannot be read on a standby yet"));
+        }
+        if !pg_sys::IsUnderPostmaster {
+            raise(Failure::unsupported(
+                "lsm_s3 tables and lsm_hnsw indexes need a server: single-user mode has no worker",
+            ));
+        }
+    }
+}
+
+/// The newest view, without sending what is buffered.
+pub fn view_undrained() -> Arc<View> {
+    with(|session, wait| session.view(wait))
+}
+
+/// True once pre-commit is over: nothing may wait in a buffer any more.
+pub fn is_committing() -> bool {
+    BACKEND.with_borrow(|backend| backend.transaction.committing)
+}
+
+/// The newest view, after everything this transaction has buffered was sent. Pinned until the transaction ends.
+pub fn view() -> Arc<View> {
+    drain();
+    with(|session, wait| session.view(wait))
+}
+
+/// The generation through which the current transaction writes; fails if the worker changed in between.
+fn write_generation(backend: &mut Backend) -> u64 {
+    let now = with_backend(backend, |session, _| Ok(session.generation()));
+    let then = *backend.transaction.generation.get_or_insert(now);
+    if then != now {
+        raise(restarted());
+    }
+    then
+}
+
+fn restarted() -> Failure {
+    Failure::new(
+        PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+        "the storage worker was restarted while this transaction was writing",
+    )
+    .hint("Run the transaction again.")
+}
+
+fn log(kind: record::Kind, backend_generation: u64, sequence: u64, xid: u64, incarnation: u32, body: &[u8]) {
+    let head = RecordHead { kind, generation: backend_generation, sequence, xid, incarnation };
+    for frame in record::frames(&head, body).or_raise() {
+        // SAFETY: the frame lives through the call.
+        unsafe { glue::kriya_log_insert(frame.as_ptr().cast(), frame.len() as u32, false) };
+    }
+}
+
+/// Logs, once per xid and before its first message, that this xid writes.
+fn announce(backend: &mut Backend, xid: u64) {
+    if xid == 0 || backend.transaction.announced.contains(&xid) {
+        return;
+    }
+    let generation = write_generation(backend);
+    let incarnation = with_backend(backend, |session, _| Ok(session.incarnation()));
+    log(record::Kind::Announce, generation, 0, xid, incarnation, &[]);
+    backend.transaction.announced.push(xid);
+}
+
+/// Repeats a request while the worker says that the store is full.
+fn patiently<R>(mut request: impl FnMut() -> Option<R>) -> R {
+    loop {
+        if let Some(result) = request() {
+            return result;
+        }
+        nap(Duration::from_millis(5));
+    }
+}
+
+fn write_now(backend: &mut Backend, xid: u64, batch: &Batch, checks: &[Check]) -> bool {
+    announce(backend, xid);
+    let generation = write_generation(backend);
+    let first =
+        patiently(|| match with_backend(backend, |session, wait| session.write(generation, batch, checks, wait)) {
+            Written::At(first) => Some(Some(first)),
+            Written::Lost => Some(None),
+            Written::Busy => None,
+        });
+    let Some(first) = first else { return false };
+    let incarnation = with_backend(backend, |session, _| Ok(session.incarnation()));
+    log(record::Kind::Batch, generation, first, xid, incarnation, &batch.encode());
+    true
+}
+
+/// Sends a batch under `xid` (0: under none, as VACUUM does) and logs it. False if a check failed: nothing was written.
+pub fn write(xid: u64, batch: &Batch, checks: &[Check]) -> bool {
+    refuse_in_recovery();
+    drain();
+    BACKEND.with_borrow_mut(|backend| write_now(backend, xid, batch, checks))
+}
+
+/// What became of a request whose batch the worker composes.
+pub enum Composed<R> {
+    /// Written: the batch, its first sequence number, what the caller wants to know.
+    Written(Batch, u64, R),
+    /// The store is full; to be asked again.
+    Busy,
+    /// Nothing was written.
+    Nothing(R),
+}
+
+/// Like [`write`] for what the worker itself composes: index entries, a built index.
+pub fn write_composed<R>(
+    xid: u64,
+    mut request: impl FnMut(&mut Session, u64, &mut dyn Wait) -> Result<Composed<R>, ClientError>,
+) -> R {
+    refuse_in_recovery();
+    BACKEND.with_borrow_mut(|backend| {
+        announce(backend, xid);
+        let generation = write_generation(backend);
+        let (written, result) =
+            patiently(|| match with_backend(backend, |session, wait| request(session, generation, wait)) {
+                Composed::Written(batch, first, result) => Some((Some((batch, first)), result)),
+                Composed::Nothing(result) => Some((None, result)),
+                Composed::Busy => None,
+            });
+        if let Some((batch, first)) = written {
+            let incarnation = with_backend(backend, |session, _| Ok(session.incarnation()));
+            log(record::Kind::Batch, generation, first, xid, incarnation, &batch.encode());
+        }
+        result
+    })
+}
+
+/// Begins the building of an index; an earlier one that this session left unfinished is forgotten by the worker.
+pub fn begin_build(index: u64, description: &IndexDescription, estimated_rows: u64) {
+    refuse_in_recovery();
+    BACKEND.with_borrow_mut(|backend| {
+        announce(backend, xid::current());
+        let generation = write_generation(backend);
+        with_backend(backend, |session, wait| {
+            let definition = IndexDefinition { id: index, description: description.clone(), estimated_rows };
+            session.build_begin(generation, &definition, wait)
+        });
+    });
+}
+
+/// True if the worker can be spoken to without waiting for it to start.
+pub fn is_served() -> bool {
+    BACKEND.with_borrow_mut(|backend| {
+        if backend.session.as_ref().is_some_and(Session::alive) {
+            return true;
+        }
+        // SAFETY: a plain variable of this process.
+        let pid = unsafe { pg_sys::MyProcPid } as u32;
+        backend.session = Session::connect(&worker::folder().join("worker.sock"), pid, &mut PollWait).ok();
+        backend.session.is_some()
+    })
+}
+
+/// A new table's or index' id.
+pub fn new_id() -> u64 {
+    with(|session, wait| session.new_id(wait))
+}
+
+/// Which incarnation of the store rows are written in and read from.
+pub fn incarnation() -> u32 {
+    let known = BACKEND.with_borrow(|backend| backend.session.as_ref().map(Session::incarnation));
+    known.unwrap_or_else(|| with(|session, _| Ok(session.incarnation())))
+}
+
+/// The next TID of a table; `expected` more are wanted soon.
+pub fn next_tid(table: u64, expected: usize) -> u64 {
+    refuse_in_recovery();
+    BACKEND.with_borrow_mut(|backend| {
+        let generation = write_generation(backend);
+        if let Some(lease) = backend.leases.get_mut(&table)
+            && lease.generation == generation
+            && let Some(tid) = lease.tids.next()
+        {
+            return tid;
+        }
+        let last = backend.leases.get(&table).map_or(FIRST_LEASE / 2, |lease| lease.last);
+        let wanted = u32::try_from(expected).unwrap_or(LARGEST_LEASE);
+        let count = last.saturating_mul(2).max(wanted).min(LARGEST_LEASE);
+        let mut tids = with_backend(backend, |session, wait| session.lease_tids(table, count, wait));
+        let first = tids.next().unwrap_or_else(|| raise(Failure::internal("the storage worker leased no TIDs")));
+        backend.leases.insert(table, Lease { generation, tids, last: count });
+        first
+    })
+}
+
+/// Keeps a row of a table without indexes until it is worth a message.
+pub fn buffer_row(table: u64, xid: u64, key: &[u8], value: &[u8]) {
+    // SAFETY: a session's own state.
+    let level = unsafe { pg_sys::GetCurrentTransactionNestLevel() };
+    let full = BACKEND.with_borrow_mut(|backend| {
+        let transaction = &mut backend.transaction;
+        let fits = |rows: &Rows| (rows.table, rows.level, rows.xid) == (table, level, xid);
+        if transaction.rows.as_ref().is_some_and(|rows| !fits(rows)) {
+            return None;
+        }
+        let committing = transaction.committing;
+        let rows = transaction.rows.get_or_insert_with(|| Rows { table, level, xid, batch: Batch::new(), count: 0 });
+        rows.batch.put(key, value);
+        rows.count += 1;
+        Some(committing || rows.count >= MESSAGE_ROWS || rows.batch.encoded_len() >= MESSAGE_BYTES)
+    });
+    match full {
+        None => {
+            drain_rows();
+            buffer_row(table, xid, key, value);
+        }
+        Some(true) => drain_rows(),
+        Some(false) => {}
+    }
+}
+
+/// Puts a buffer back where the sending of it was cut short by an error.
+struct Restore<'a> {
+    backend: &'a mut Backend,
+    rows: Option<Rows>,
+}
+
+impl Drop for Restore<'_> {
+    fn drop(&mut self) {
+        if self.rows.is_some() {
+            self.backend.transaction.rows = self.rows.take();
+        }
+    }
+}
+
+fn drain_rows() {
+    BACKEND.with_borrow_mut(|backend| {
+        let Some(rows) = backend.transaction.rows.take() else { return };
+        let mut sending = Restore { backend, rows: None };
+        let (xid, batch) = (rows.xid, rows.batch.clone());
+        sending.rows = Some(rows);
+        write_now(sending.backend, xid, &batch, &[]);
+        sending.rows = None;
+    });
+}
+
+/// Sends everything that waits in a buffer.
+pub fn drain() {
+    drain_rows();
+    crate::index::entries::drain();
+}
+
+/// True if the current transaction has written, or holds something to be written.
+pub fn has_written() -> bool {
+    BACKEND.with_borrow(|backend| backend.transaction.generation.is_some() || backend.transaction.rows.is_some())
+}
+
+/// Before commit: sends what is left, then takes the commit lock and checks that the worker is still the same one.
+pub fn before_commit() {
+    drain();
+    let wrote = BACKEND.with_borrow_mut(|backend| {
+        backend.transaction.committing = true;
+        backend.transaction.generation
+    });
+    let Some(generation) = wrote else { return };
+    // SAFETY: inside a transaction, which releases the lock at its end.
+    unsafe { glue::kriya_commit_lock(false) };
+    let same = BACKEND.with_borrow(|backend| {
+        backend.session.as_ref().is_some_and(|session| session.alive() && session.generation() == generation)
+    });
+    if !same {
+        raise(restarted());
+    }
+}
+
+/// At a subtransaction's rollback: its buffered writes never happened.
+pub fn forget_level(level: i32) {
+    BACKEND.with_borrow_mut(|backend| {
+        if backend.transaction.rows.as_ref().is_some_and(|rows| rows.level >= level) {
+            backend.transaction.rows = None;
+        }
+    });
+    crate::index::entries::forget_level(level);
+}
+
+/// At the end of a transaction, committed or not. Sends a hint at most; never fails.
+pub fn transaction_ended() {
+    BACKEND.with_borrow_mut(|backend| {
+        let wrote = backend.transaction.generation.is_some();
+        backend.transaction = Transaction::default();
+        if let Some(session) = backend.session.as_mut() {
+            if wrote {
+                session.transaction_ended();
+            }
+            session.unpin();
+        }
+    });
+    crate::index::entries::forget_level(0);
+}

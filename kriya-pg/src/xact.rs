@@ -1,0 +1,95 @@
+//! Callbacks at the ends of transactions and subtransactions.
+//!
+//! A dropped table or index is recorded before commit, under the dropping transaction's xid, from Postgres' own list of
+//! files to be deleted: that list knows of DROP, TRUNCATE, rewrites and cascades alike.
+
+use kriya_engine::keys;
+use lsmstore::Batch;
+use pgrx::prelude::*;
+
+use crate::compat::Locator;
+use crate::error::{Failure, raise};
+use crate::{identity, session, xid};
+
+/// Registers the callbacks. Called once, when the library is loaded.
+pub fn init() {
+    // SAFETY: called while the library is loaded, on the main thread; the callbacks live as long as the process.
+    unsafe {
+        pg_sys::RegisterXactCallback(Some(at_transaction), std::ptr::null_mut());
+        pg_sys::RegisterSubXactCallback(Some(at_subtransaction), std::ptr::null_mut());
+        PREVIOUS_FINISH = pg_sys::ExecutorFinish_hook;
+        pg_sys::ExecutorFinish_hook = Some(at_executor_finish);
+    }
+}
+
+static mut PREVIOUS_FINISH: pg_sys::ExecutorFinish_hook_type = None;
+
+/// At the end of a statement's main part: what it buffered is sent before AFTER triggers and other statements run.
+#[pg_guard]
+unsafe extern "C-unwind" fn at_executor_finish(query: *mut pg_sys::QueryDesc) {
+    // SAFETY: written once while the library was loaded; the argument is passed through.
+    unsafe {
+        match PREVIOUS_FINISH {
+            Some(previous) => previous(query),
+            None => pg_sys::standard_ExecutorFinish(query),
+        }
+    }
+    if session::has_written() {
+        session::drain();
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn at_transaction(event: pg_sys::XactEvent::Type, _argument: *mut core::ffi::c_void) {
+    use pg_sys::XactEvent::*;
+    match event {
+        XACT_EVENT_PRE_COMMIT => {
+            record_drops();
+            session::before_commit();
+        }
+        XACT_EVENT_PRE_PREPARE if session::has_written() => raise(Failure::unsupported(
+            "PREPARE TRANSACTION is not supported yet in a transaction that wrote to lsm_s3 tables or lsm_hnsw indexes",
+        )),
+        XACT_EVENT_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PREPARE => session::transaction_ended(),
+        _ => {}
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn at_subtransaction(
+    event: pg_sys::SubXactEvent::Type,
+    _own: pg_sys::SubTransactionId,
+    _parent: pg_sys::SubTransactionId,
+    _argument: *mut core::ffi::c_void,
+) {
+    use pg_sys::SubXactEvent::*;
+    match event {
+        SUBXACT_EVENT_START_SUB | SUBXACT_EVENT_PRE_COMMIT_SUB => session::drain(),
+        // SAFETY: a session's own state.
+        SUBXACT_EVENT_ABORT_SUB => session::forget_level(unsafe { pg_sys::GetCurrentTransactionNestLevel() }),
+        _ => {}
+    }
+}
+
+fn record_drops() {
+    let mut files: *mut Locator = std::ptr::null_mut();
+    // SAFETY: the list is palloc'd by the call and covers `count` locators.
+    let files = unsafe {
+        let count = pg_sys::smgrGetPendingDeletes(true, &mut files);
+        if count <= 0 {
+            return;
+        }
+        std::slice::from_raw_parts(files, count as usize)
+    };
+    let mut batch = Batch::new();
+    for &file in files {
+        // SAFETY: inside a transaction, before the files are deleted.
+        if let Some(identity) = unsafe { identity::of_file(file) } {
+            batch.put(&keys::drop_mark(identity.id, xid::current()), &[]);
+        }
+    }
+    // A drop does not wait for a worker that is away: the file is the truth, the mark only lets space be freed.
+    if !batch.is_empty() && session::is_served() {
+        session::write(xid::current(), &batch, &[]);
+    }
+}
