@@ -56,7 +56,7 @@ pub(super) fn insert<S: VectorStorage>(hnsw: &Hnsw<S>, writer: &Writer, id: u32,
         cx.pool.reset(hnsw.params().ef_construction);
         cx.pool.insert(nearest);
         search_level(hnsw, &cx.query, level, &mut cx.visited, &mut cx.pool, &mut cx.batch, |_| {});
-        nearest = cx.pool.keys().first().copied().unwrap_or(nearest);
+        nearest = cx.pool.keys().first().map_or(nearest, |key| key.fresh());
         select(&hnsw.storage, cx.pool.keys(), hnsw.params().m, &mut cx.chosen);
         write_own(hnsw, writer, id, level, cx);
         for i in 0..cx.chosen.len() {
@@ -139,4 +139,37 @@ fn link_back<S: VectorStorage>(
     cx.candidates.sort_unstable();
     select(&hnsw.storage, &cx.candidates, slots.len(), &mut cx.kept);
     write(slots, &cx.kept);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metric::Metric;
+    use crate::{Graph, HnswParams};
+    use kriya_region::Region;
+    use std::sync::Arc;
+
+    #[test]
+    fn nodes_of_upper_levels_have_as_many_links_below_as_others() {
+        const N: u32 = 3000;
+        let params = HnswParams { m: 8, ef_construction: 64, ..HnswParams::default() };
+        let rows = Arc::new(Region::heap(F32Rows::bytes_needed(4, N).unwrap()).unwrap());
+        let graph = Arc::new(Region::heap(Graph::bytes_needed(N, 8).unwrap()).unwrap());
+        let rows = F32Rows::create(rows, Metric::L2, 4, N).unwrap();
+        let hnsw = Hnsw::new(rows, Graph::create(graph, params, N).unwrap()).unwrap();
+        for i in 0..N {
+            // Irrational steps fill the cube evenly without a random number.
+            let x = |step: f64| (f64::from(i) * step).fract() as f32;
+            hnsw.append(&[x(2f64.sqrt()), x(3f64.sqrt()), x(5f64.sqrt()), x(7f64.sqrt())], [0, 0]).unwrap();
+        }
+        hnsw.link_pending().unwrap();
+        let links = |id| hnsw.graph.links(id, 0).iter().filter(|s| s.load(Ordering::Relaxed) != EMPTY).count();
+        let mean = |upper: bool| {
+            let counts: Vec<usize> = (0..N).filter(|id| (hnsw.graph.level(*id) > 0) == upper).map(links).collect();
+            assert!(counts.len() > 100);
+            counts.iter().sum::<usize>() as f64 / counts.len() as f64
+        };
+        let (upper, others) = (mean(true), mean(false));
+        assert!(upper > 0.9 * others, "{upper} links on average, others {others}");
+    }
 }

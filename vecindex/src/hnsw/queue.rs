@@ -31,6 +31,11 @@ impl Key {
         self.0 & 1 == 1
     }
 
+    /// The same row to be expanded (again), on another level say.
+    pub(crate) fn fresh(self) -> Key {
+        Key(self.0 & !1)
+    }
+
     fn expanded(self) -> Key {
         Key(self.0 | 1)
     }
