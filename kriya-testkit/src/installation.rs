@@ -56,7 +56,8 @@ impl Installation {
         let mut lines = out.lines();
         let mut next = || lines.next().ok_or_else(|| unsuitable("it answered with fewer than five lines"));
         let version = next()?.to_owned();
-        let digits = version.strip_prefix("PostgreSQL ").ok_or_else(|| unsuitable("its version is not PostgreSQL's"))?;
+        let digits =
+            version.strip_prefix("PostgreSQL ").ok_or_else(|| unsuitable("its version is not PostgreSQL's"))?;
         let digits: String = digits.chars().take_while(char::is_ascii_digit).collect();
         let major = digits.parse().map_err(|_| unsuitable(&format!("its version is {version:?}")))?;
         Ok(Installation {

@@ -13,6 +13,7 @@ mod error;
 mod folder;
 mod installation;
 mod process;
+mod running;
 mod server;
 
 pub use account::Account;
@@ -21,4 +22,5 @@ pub use error::Error;
 pub use folder::ServerFolder;
 pub use installation::{Installation, home};
 pub use postgres;
+pub use running::LeftRunning;
 pub use server::{Builder, Postgres, StopMode};

@@ -292,10 +292,10 @@ impl Postgres {
             stdin.write_all(text.as_bytes()).map_err(|e| Error::io("writing", path, e))?;
         }
         let status = child.wait().map_err(|e| Error::io("writing", path, e))?;
-        status.success().then_some(()).ok_or_else(|| Error::Failed {
-            what: format!("writing {}", path.display()),
-            said: format!("{status}"),
-        })
+        status
+            .success()
+            .then_some(())
+            .ok_or_else(|| Error::Failed { what: format!("writing {}", path.display()), said: format!("{status}") })
     }
 
     fn spawn(&mut self) -> Result<(), Error> {
