@@ -1,0 +1,11 @@
+//! What the extension promises, tried on real servers.
+//!
+//! Run by `cargo xtask test`, which builds and installs the extension first and names the server's pg_config in
+//! `KRIYA_TEST_PG_CONFIG`; without that every test here fails.
+
+mod as_typed;
+mod crash;
+mod knn;
+mod sessions;
+mod support;
+mod twins;

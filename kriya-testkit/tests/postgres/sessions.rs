@@ -1,0 +1,120 @@
+//! Two sessions at once.
+
+use crate::support::{failure, rows, run, server, value};
+
+#[test]
+fn uncommitted_rows_are_invisible_to_others_and_committed_ones_visible_at_once() {
+    let server = server();
+    let (mut one, mut two) = (server.connect().unwrap(), server.connect().unwrap());
+    run(&mut one, "CREATE TABLE t (id int) USING lsm_s3");
+    run(&mut one, "BEGIN; INSERT INTO t VALUES (1)");
+    assert_eq!(value(&mut one, "SELECT count(*) FROM t"), "1");
+    assert_eq!(value(&mut two, "SELECT count(*) FROM t"), "0");
+    run(&mut one, "COMMIT");
+    assert_eq!(value(&mut two, "SELECT count(*) FROM t"), "1");
+    run(&mut one, "BEGIN; DELETE FROM t");
+    assert_eq!(value(&mut two, "SELECT count(*) FROM t"), "1");
+    run(&mut one, "COMMIT");
+    assert_eq!(value(&mut two, "SELECT count(*) FROM t"), "0");
+}
+
+#[test]
+fn a_repeatable_snapshot_does_not_move() {
+    let server = server();
+    let (mut one, mut two) = (server.connect().unwrap(), server.connect().unwrap());
+    run(&mut one, "CREATE TABLE t (id int, v int) USING lsm_s3; INSERT INTO t VALUES (1, 1), (2, 1)");
+    run(&mut two, "BEGIN ISOLATION LEVEL REPEATABLE READ");
+    assert_eq!(rows(&mut two, "SELECT id, v FROM t ORDER BY id"), ["1|1", "2|1"]);
+    run(&mut one, "UPDATE t SET v = 2 WHERE id = 1; DELETE FROM t WHERE id = 2; INSERT INTO t VALUES (3, 3)");
+    assert_eq!(rows(&mut two, "SELECT id, v FROM t ORDER BY id"), ["1|1", "2|1"]);
+    assert_eq!(failure(&mut two, "UPDATE t SET v = 9 WHERE id = 1").0, "40001");
+    run(&mut two, "ROLLBACK");
+    assert_eq!(rows(&mut two, "SELECT id, v FROM t ORDER BY id"), ["1|2", "3|3"]);
+}
+
+#[test]
+fn a_transaction_over_heap_and_lsm_s3_is_atomic() {
+    let server = server();
+    let (mut one, mut two) = (server.connect().unwrap(), server.connect().unwrap());
+    run(&mut one, "CREATE TABLE l (id int) USING lsm_s3; CREATE TABLE h (id int) USING heap");
+    let both = "SELECT (SELECT count(*) FROM l), (SELECT count(*) FROM h)";
+    run(&mut one, "BEGIN; INSERT INTO l VALUES (1); INSERT INTO h VALUES (1)");
+    assert_eq!(rows(&mut two, both), ["0|0"]);
+    run(&mut one, "ROLLBACK");
+    assert_eq!(rows(&mut two, both), ["0|0"]);
+    run(&mut one, "BEGIN; INSERT INTO l VALUES (1); INSERT INTO h VALUES (1); COMMIT");
+    assert_eq!(rows(&mut two, both), ["1|1"]);
+}
+
+#[test]
+fn a_unique_violation_waits_for_the_other_session() {
+    let server = server();
+    let (mut one, mut two) = (server.connect().unwrap(), server.connect().unwrap());
+    run(&mut one, "CREATE TABLE t (id int PRIMARY KEY) USING lsm_s3");
+    for (end, expected) in [("COMMIT", Err("23505")), ("ROLLBACK", Ok(()))] {
+        run(&mut one, "TRUNCATE t; BEGIN; INSERT INTO t VALUES (1)");
+        let mut watch = server.connect().unwrap();
+        let done = std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| two.batch_execute("INSERT INTO t VALUES (1)"));
+            let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+            while value(&mut watch, waits) == "0" {
+                assert!(!waiting.is_finished(), "the second insert did not wait");
+                std::thread::yield_now();
+            }
+            run(&mut one, end);
+            waiting.join().expect("the second session")
+        });
+        let code = done.map_err(|error| error.code().map(|state| state.code().to_owned()));
+        assert_eq!(code, expected.map_err(|code| Some(code.to_owned())));
+    }
+}
+
+#[test]
+fn a_writer_waits_for_the_first_one_and_takes_the_row_after_its_rollback() {
+    let server = server();
+    let (mut one, mut two) = (server.connect().unwrap(), server.connect().unwrap());
+    run(&mut one, "CREATE TABLE t (id int, v text) USING lsm_s3; INSERT INTO t VALUES (1, 'old')");
+    run(&mut one, "BEGIN; UPDATE t SET v = 'first'");
+    let mut watch = server.connect().unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| two.batch_execute("UPDATE t SET v = 'second'"));
+        while value(&mut watch, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'") == "0" {
+            assert!(!waiting.is_finished(), "the second update did not wait");
+            std::thread::yield_now();
+        }
+        run(&mut one, "ROLLBACK");
+        waiting.join().expect("the second session").expect("the update");
+    });
+    assert_eq!(rows(&mut one, "SELECT v FROM t"), ["second"]);
+}
+
+#[test]
+fn what_is_not_supported_says_so_by_name() {
+    let server = server();
+    let mut client = server.connect().unwrap();
+    run(&mut client, "CREATE TABLE t (id int PRIMARY KEY, v lsmvector(2)) USING lsm_s3; INSERT INTO t VALUES (1, '[1,2]')");
+    for sql in [
+        "SELECT * FROM t FOR UPDATE",
+        "INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING",
+        "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT * FROM t",
+        "ROLLBACK; BEGIN; INSERT INTO t VALUES (7); PREPARE TRANSACTION 'x'",
+        "ROLLBACK; CREATE UNLOGGED TABLE u (id int) USING lsm_s3",
+        "CREATE TEMPORARY TABLE u (id int) USING lsm_s3",
+        "CREATE INDEX CONCURRENTLY ON t (v)",
+        "VACUUM FULL t",
+        "CLUSTER t USING t_pkey",
+        "SELECT * FROM t TABLESAMPLE SYSTEM (10)",
+    ] {
+        // Statements of one simple query share a transaction, which CONCURRENTLY and VACUUM refuse: one by one.
+        let mut statements: Vec<&str> = sql.split("; ").collect();
+        let last = statements.pop().unwrap_or_default();
+        for statement in statements {
+            run(&mut client, statement);
+        }
+        let (code, message) = failure(&mut client, last);
+        let prepared_off = message.contains("prepared transactions are disabled");
+        assert!(code == "0A000" && message.contains("not supported yet") || prepared_off, "{last}: {code} {message}");
+    }
+    run(&mut client, "ROLLBACK");
+    assert_eq!(value(&mut client, "SELECT count(*) FROM t"), "1");
+}
