@@ -110,6 +110,17 @@ pub fn stop(port: Option<u16>) -> Outcome<()> {
     Ok(())
 }
 
+/// Stops the server on `port` if this clone has started it and it still runs, without a word.
+///
+/// # Errors
+/// If it does not stop.
+pub fn stop_quietly(port: u16) -> Outcome<()> {
+    match known(port).filter(Known::is_running) {
+        Some(server) => Ok(LeftRunning::at(&server.installation, &server.root)?.stop()?),
+        None => Ok(()),
+    }
+}
+
 /// Becomes psql on the server that was started last and still runs.
 ///
 /// # Errors

@@ -26,3 +26,8 @@ pub fn cargo() -> Command {
     command.current_dir(workspace()).env("CARGO_TARGET_DIR", target()).env_remove("LD_LIBRARY_PATH");
     command
 }
+
+/// Where the large public data sets are looked for: beside the clone.
+pub fn shared_datasets() -> PathBuf {
+    workspace().parent().unwrap_or(workspace()).join("shared/datasets")
+}

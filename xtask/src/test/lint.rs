@@ -1,0 +1,30 @@
+//! The form of the code: rustfmt and clippy, for all but the Postgres glue (which needs a server's headers).
+
+use crate::failure::Outcome;
+use crate::places;
+use crate::progress::Log;
+
+use super::logs;
+use super::tally::Tally;
+
+/// `cargo fmt --check` over the whole workspace.
+///
+/// # Errors
+/// What rustfmt says.
+pub fn format(tally: &mut Tally) -> Outcome<()> {
+    Log::create(logs().join("format.log"))?.run(places::cargo().args(["fmt", "--all", "--check"]))?;
+    tally.pass(1);
+    Ok(())
+}
+
+/// `cargo clippy` with warnings as errors.
+///
+/// # Errors
+/// What clippy says.
+pub fn clippy(tally: &mut Tally) -> Outcome<()> {
+    let mut clippy = places::cargo();
+    clippy.args(["clippy", "--quiet", "--workspace", "--exclude", "kriya-pg", "--all-targets", "--", "-D", "warnings"]);
+    Log::create(logs().join("lints.log"))?.run(&mut clippy)?;
+    tally.pass(1);
+    Ok(())
+}
