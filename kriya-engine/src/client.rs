@@ -226,6 +226,11 @@ impl Session {
         }
     }
 
+    /// Whether the worker takes new writing transactions; while it stops, those that run may finish.
+    pub fn serving(&self) -> bool {
+        self.control.serving()
+    }
+
     /// A new id for a table or an index; never given out before.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ mod reader;
 pub mod record;
 pub mod row;
 mod socket;
+pub mod worker;
 
 pub use client::{
     Built, ClientError, IndexDefinition, IndexDeleted, IndexWritten, Interrupted, PollWait, Progress, Session, Wait,

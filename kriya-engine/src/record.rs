@@ -136,6 +136,14 @@ pub fn frames(head: &RecordHead, body: &[u8]) -> Result<Vec<Vec<u8>>, FormatErro
     Ok(records)
 }
 
+/// The header of a record, whichever piece it is.
+///
+/// # Errors
+/// Bytes that are no record of ours.
+pub fn head(payload: &[u8]) -> Result<RecordHead, FormatError> {
+    parse(payload).map(|piece| piece.head)
+}
+
 struct Piece<'a> {
     head: RecordHead,
     piece: u32,

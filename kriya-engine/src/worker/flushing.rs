@@ -1,0 +1,179 @@
+//! The thread that flushes, merges, and finds out what became of transactions that made or dropped something.
+
+use std::collections::HashSet;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use lsmstore::{FlushError, FlushOptions, MergeEntry, MergePolicy};
+
+use crate::catalogue::CatalogueEntry;
+use crate::keys;
+use crate::worker::engine::Engine;
+use crate::worker::host::{HostError, XidState};
+
+/// Log that may pile up behind the published position before a manifest is published for that reason alone.
+const LOG_AHEAD: u64 = 256 << 20;
+/// Pause after a failed flush, doubled up to the second.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+
+/// Flushes until the worker ends.
+pub(crate) fn flush_forever(engine: &Engine) {
+    let interval = engine.config.flush_interval.max(Duration::from_millis(10));
+    let (mut due, mut pause) = (Instant::now() + interval, RETRY.0);
+    while engine.signals.working() {
+        let wait = due.saturating_duration_since(Instant::now());
+        engine.signals.flushing.wait(wait);
+        if !engine.signals.working() {
+            break;
+        }
+        engine.views.prune();
+        let on_time = Instant::now() >= due;
+        if !on_time && !engine.store.wants_flush() {
+            continue;
+        }
+        match flush_once(engine) {
+            Ok(()) => {
+                pause = RETRY.0;
+                due = Instant::now() + interval;
+                decide(engine);
+                merge(engine);
+            }
+            Err(error) => {
+                engine.complain(format!("flushing the store failed: {error}"));
+                if matches!(error, FlushError::Unusable(_)) {
+                    engine.signals.ending.wake();
+                    break;
+                }
+                due = Instant::now() + pause;
+                std::thread::sleep(pause.min(RETRY.0));
+                pause = (pause * 2).min(RETRY.1);
+            }
+        }
+    }
+}
+
+fn flush_once(engine: &Engine) -> Result<(), FlushError> {
+    // Without an answer a flush happens when something was written, which is soon enough.
+    let behind = engine.host.position().map_or(0, |now| now.saturating_sub(engine.store.manifest().position));
+    let options = FlushOptions { clean: false, force: behind > LOG_AHEAD };
+    engine.runtime.block_on(engine.store.flush_with(options))?;
+    Ok(())
+}
+
+fn merge(engine: &Engine) {
+    if !engine.store.wants_merge() {
+        return;
+    }
+    let policy: Arc<dyn MergePolicy> = match dead_objects(engine) {
+        Ok(dead) => Arc::new(DropDead { dead }),
+        Err(error) => {
+            engine.complain(format!("finding dropped tables failed: {error}"));
+            Arc::new(lsmstore::KeepAll)
+        }
+    };
+    if let Err(error) = engine.runtime.block_on(engine.store.merge(policy)) {
+        engine.complain(format!("merging tables of the store failed: {error}"));
+    }
+}
+
+/// Drops rows, marks, index entries and segment records of objects that are gone. Catalogue entries, drop marks and
+/// ceilings stay: they are small, and an id never means something else.
+struct DropDead {
+    dead: HashSet<u64>,
+}
+
+impl MergePolicy for DropDead {
+    fn judge(&self, group: &[MergeEntry<'_>], _bottommost: bool, keep: &mut [bool]) {
+        for (entry, keep) in group.iter().zip(keep) {
+            let kind = entry.key.first().copied();
+            if let (Some(keys::ROW | keys::ENTRY | keys::DELETED | keys::SEGMENT), Some(Ok(id))) =
+                (kind, entry.key.get(1..9).map(<[u8; 8]>::try_from))
+                && self.dead.contains(&u64::from_be_bytes(id))
+            {
+                *keep = false;
+            }
+        }
+    }
+}
+
+/// What the catalogue says of an object's life.
+pub(crate) struct Fates {
+    /// Made by a transaction that did not commit, or dropped by one that did.
+    pub dead: HashSet<u64>,
+    /// Not decided yet: (object, transaction, whether it drops it).
+    pub undecided: Vec<(u64, u64, bool)>,
+}
+
+/// Looks at every catalogue entry and drop mark and asks what became of their transactions.
+pub(crate) fn fates(engine: &Engine) -> Result<Fates, String> {
+    let view = engine.store.view().map_err(|error| error.to_string())?;
+    let sequence = view.read_sequence();
+    let mut asked = Vec::new();
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let mut scan = view.scan_prefix(&[keys::CATALOGUE], sequence).map_err(|error| text(&error))?;
+    while let Some((key, value)) = scan.next().map_err(|error| text(&error))? {
+        let id = keys::parse_pair(keys::CATALOGUE, key).map_err(|error| text(&error))?;
+        let xid = match CatalogueEntry::parse(value).map_err(|error| text(&error))? {
+            CatalogueEntry::Table(table) => table.created_xid,
+            CatalogueEntry::Index(index) => index.created_xid,
+        };
+        asked.push((id, xid, false));
+    }
+    let mut scan = view.scan_prefix(&[keys::DROP], sequence).map_err(|error| text(&error))?;
+    while let Some((key, _)) = scan.next().map_err(|error| text(&error))? {
+        let (id, xid) = keys::parse_triple(keys::DROP, key).map_err(|error| text(&error))?;
+        asked.push((id, xid, true));
+    }
+    judge(engine, asked).map_err(|error| error.to_string())
+}
+
+/// Asks what became of transactions. Id 0 is no transaction: what it made is there for good.
+fn judge(engine: &Engine, asked: Vec<(u64, u64, bool)>) -> Result<Fates, HostError> {
+    let xids: Vec<u64> = asked.iter().map(|(_, xid, _)| *xid).filter(|xid| *xid != 0).collect();
+    let states = if xids.is_empty() { Vec::new() } else { engine.host.resolve(&xids)? };
+    if states.len() != xids.len() {
+        return Err(HostError::new(format!("{} transactions were asked for, {} answered", xids.len(), states.len())));
+    }
+    let mut states = states.into_iter();
+    let mut fates = Fates { dead: HashSet::new(), undecided: Vec::new() };
+    for (id, xid, drops) in asked {
+        let state = if xid == 0 { XidState::Committed } else { states.next().unwrap_or(XidState::InProgress) };
+        match state {
+            XidState::InProgress => fates.undecided.push((id, xid, drops)),
+            XidState::Committed if drops => drop(fates.dead.insert(id)),
+            XidState::Aborted if !drops => drop(fates.dead.insert(id)),
+            _ => {}
+        }
+    }
+    Ok(fates)
+}
+
+fn dead_objects(engine: &Engine) -> Result<HashSet<u64>, String> {
+    fates(engine).map(|fates| fates.dead)
+}
+
+/// Removes indexes whose transaction turned out to have dropped them, or never to have made them.
+fn decide(engine: &Engine) {
+    let asked = std::mem::take(&mut *engine.undecided.lock().unwrap_or_else(PoisonError::into_inner));
+    if asked.is_empty() {
+        return;
+    }
+    let undecided = match judge(engine, asked.clone()) {
+        Ok(fates) => {
+            fates.dead.iter().for_each(|id| engine.indexes.remove(*id));
+            fates.undecided
+        }
+        Err(error) => {
+            engine.complain(format!("asking what became of transactions failed: {error}"));
+            asked
+        }
+    };
+    engine.undecided.lock().unwrap_or_else(PoisonError::into_inner).extend(undecided);
+}
+
+impl Engine {
+    /// Remembers to ask what became of a transaction that made or dropped an object.
+    pub(crate) fn note_undecided(&self, id: u64, xid: u64, drops: bool) {
+        self.undecided.lock().unwrap_or_else(PoisonError::into_inner).push((id, xid, drops));
+    }
+}

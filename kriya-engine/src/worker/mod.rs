@@ -1,0 +1,317 @@
+//! The storage worker: the one process that writes.
+//!
+//! [`start`] spawns everything and returns; the caller's thread then serves the calls of its [`Host`] until
+//! [`WorkerHandle::finished`] says how it ended. Threads: one that starts and ends the worker, one that accepts, one per
+//! session, one each for flushing, linking and sealing, a small async runtime for objects, and a pool for builds.
+//!
+//! Locks are taken in this order, and none is held while waiting for the host except where said: an index's append lock,
+//! the counters (which log a ceiling through the host), the store's writer. The host's thread takes none of them.
+
+mod active;
+mod build;
+mod counters;
+mod engine;
+mod flushing;
+mod host;
+mod indexes;
+mod owner;
+mod replay;
+mod requests;
+mod sealing;
+mod segments;
+mod server;
+mod sessions;
+mod startup;
+mod views;
+
+use std::fmt;
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use lsmstore::FlushOptions;
+
+use crate::control::{Control, State};
+use engine::{Ending, Engine, Signals};
+pub use host::{Facts, Host, HostError, Level, LogChunk, LogRange, LogRecord, XidState};
+use server::{Door, Server};
+use startup::StartError;
+
+/// Where objects are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Endpoint {
+    /// A folder beside the worker's other files.
+    Local,
+    /// Memory of the worker: gone with it.
+    Memory,
+    /// An object store at this URL.
+    Url(String),
+}
+
+impl Endpoint {
+    /// For the status: without anything secret.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Endpoint::Local => "local".into(),
+            Endpoint::Memory => "memory".into(),
+            Endpoint::Url(url) => match url.split_once('@') {
+                Some((_, place)) => place.into(),
+                None => url.clone(),
+            },
+        }
+    }
+}
+
+/// How a worker is set up.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// Folder of the worker, made if missing, for its owner alone: lock, socket, mirrors, and objects if they are local.
+    pub dir: PathBuf,
+    /// Where objects are kept.
+    pub endpoint: Endpoint,
+    /// Bucket; part of the objects' names for the endpoints that have no buckets.
+    pub bucket: String,
+    /// Prefix of all names in the bucket; may be empty.
+    pub prefix: String,
+    /// Bytes of a memtable.
+    pub memtable_bytes: usize,
+    /// How often what was written is flushed.
+    pub flush_interval: Duration,
+    /// Version of the build, for the status.
+    pub version: String,
+}
+
+impl WorkerConfig {
+    /// The socket on which a worker with this folder serves.
+    pub fn socket(dir: &Path) -> PathBuf {
+        dir.join("worker.sock")
+    }
+
+    fn store_dir(&self) -> PathBuf {
+        self.dir.join("store")
+    }
+
+    pub(crate) fn mirror_dir(&self) -> PathBuf {
+        self.store_dir().join("mirror")
+    }
+
+    fn segments_dir(&self) -> PathBuf {
+        self.dir.join("segments")
+    }
+
+    fn objects_dir(&self) -> PathBuf {
+        self.dir.join("objects")
+    }
+
+    fn object_prefix(&self) -> String {
+        let (bucket, prefix) = (self.bucket.trim_matches('/'), self.prefix.trim_matches('/'));
+        [bucket, prefix].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
+    }
+
+    fn clean_mark(&self) -> PathBuf {
+        self.dir.join("CLEAN")
+    }
+
+    /// Whether the last stop was orderly, so that local files are what was written; it is told once.
+    fn take_clean_mark(&self) -> bool {
+        std::fs::remove_file(self.clean_mark()).is_ok()
+    }
+}
+
+/// How a worker ended that did not end well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerError {
+    message: String,
+}
+
+impl WorkerError {
+    fn new(message: impl fmt::Display) -> WorkerError {
+        WorkerError { message: message.to_string() }
+    }
+}
+
+impl fmt::Display for WorkerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for WorkerError {}
+
+/// A worker that was started. Dropped before it has finished, it ends at once, as in a crash: nothing is flushed.
+#[derive(Debug)]
+pub struct WorkerHandle {
+    signals: Arc<Signals>,
+    thread: Mutex<Option<JoinHandle<Result<(), WorkerError>>>>,
+    result: Mutex<Option<Result<(), WorkerError>>>,
+}
+
+impl WorkerHandle {
+    /// Asks for an orderly stop and returns at once: no new sessions and writing transactions, then, when the running ones
+    /// have ended, a flush that is marked clean.
+    pub fn stop(&self) {
+        self.signals.end(Ending::Orderly);
+    }
+
+    /// How the worker ended, once it has.
+    pub fn finished(&self) -> Option<Result<(), WorkerError>> {
+        let mut result = self.result.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if result.is_none() && thread.as_ref().is_some_and(JoinHandle::is_finished) {
+            *result = thread.take().map(join);
+        }
+        result.clone()
+    }
+}
+
+fn join(thread: JoinHandle<Result<(), WorkerError>>) -> Result<(), WorkerError> {
+    thread.join().unwrap_or_else(|_| Err(WorkerError::new("the worker's first thread panicked")))
+}
+
+impl Drop for WorkerHandle {
+    fn drop(&mut self) {
+        self.signals.end(Ending::Abrupt);
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = join(thread);
+        }
+    }
+}
+
+/// Starts a worker. Everything that can go wrong is told by [`WorkerHandle::finished`] and [`Host::report`].
+pub fn start(config: WorkerConfig, host: Arc<dyn Host>) -> WorkerHandle {
+    let signals = Arc::new(Signals::default());
+    let for_thread = Arc::clone(&signals);
+    let thread = std::thread::Builder::new().name("kriya-worker".into()).spawn(move || run(config, host, &for_thread));
+    let (thread, result) = match thread {
+        Ok(thread) => (Some(thread), None),
+        Err(error) => (None, Some(Err(WorkerError::new(format!("no thread for the worker: {error}"))))),
+    };
+    WorkerHandle { signals, thread: Mutex::new(thread), result: Mutex::new(result) }
+}
+
+fn run(config: WorkerConfig, host: Arc<dyn Host>, signals: &Arc<Signals>) -> Result<(), WorkerError> {
+    let _lock = prepare(&config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("kriya-io")
+        .enable_all()
+        .build()
+        .map_err(WorkerError::new)?;
+    let control = Arc::new(Control::create().map_err(WorkerError::new)?);
+    let socket = WorkerConfig::socket(&config.dir);
+    let opened = startup::open(config, Arc::clone(&host), runtime.handle(), Arc::clone(&control), Arc::clone(signals));
+    let result = match opened {
+        Err(StartError::Failed(message)) => Err(WorkerError::new(message)),
+        Err(StartError::Refused { message, hint }) => {
+            host.report(Level::Warning, &format!("the store cannot be used: {message}"));
+            let door = Door::Refused { message: message.clone(), hint };
+            let _server = Server::start(&socket, door).map_err(WorkerError::new)?;
+            wait_for_end(signals);
+            Err(WorkerError::new(message))
+        }
+        Ok(engine) => serve(Arc::new(engine), &socket),
+    };
+    // Whatever async work is left is abandoned, as in a crash; an orderly end has none.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+fn wait_for_end(signals: &Signals) {
+    while signals.ending() == Ending::No {
+        signals.ending.wait(Duration::from_secs(60));
+    }
+}
+
+/// Makes the folders and takes the lock, which is held as long as the worker lives.
+fn prepare(config: &WorkerConfig) -> Result<File, WorkerError> {
+    let failed = |path: &Path| {
+        let path = path.display().to_string();
+        move |error: std::io::Error| WorkerError::new(format!("{path}: {error}"))
+    };
+    for dir in [config.dir.clone(), config.store_dir(), config.segments_dir()] {
+        DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(failed(&dir))?;
+    }
+    let path = config.dir.join("worker.lock");
+    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed(&path))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => {
+            Err(WorkerError::new(format!("another storage worker uses {}", config.dir.display())))
+        }
+        Err(TryLockError::Error(error)) => Err(failed(&path)(error)),
+    }
+}
+
+fn serve(engine: Arc<Engine>, socket: &Path) -> Result<(), WorkerError> {
+    let mut threads = Vec::new();
+    let jobs: [(&str, fn(&Engine)); 3] = [
+        ("kriya-flush", flushing::flush_forever),
+        ("kriya-link", sealing::link_forever),
+        ("kriya-seal", sealing::seal_forever),
+    ];
+    for (name, job) in jobs {
+        let engine = Arc::clone(&engine);
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || job(&engine));
+        threads.push(thread.map_err(WorkerError::new)?);
+    }
+    engine.control.set_state(State::Serving);
+    let server = Server::start(socket, Door::Open(Arc::clone(&engine)));
+    let served = server.map_err(WorkerError::new).and_then(|server| {
+        let lost = wait_while_usable(&engine);
+        engine.control.set_state(State::Stopping);
+        engine.sessions.close();
+        match lost {
+            Some(why) => Err(WorkerError::new(why)),
+            None => {
+                while !engine.signals.abrupt() && !engine.sessions.wait_for_writers(Duration::from_millis(200)) {}
+                drop(server);
+                Ok(())
+            }
+        }
+    });
+    engine.signals.end(if served.is_ok() { Ending::Finishing } else { Ending::Abrupt });
+    for thread in threads {
+        if thread.join().is_err() {
+            engine.complain("a background thread panicked".into());
+        }
+    }
+    let ended = match served {
+        Ok(()) if !engine.signals.abrupt() => last_flush(&engine),
+        other => other,
+    };
+    engine.sessions.cut();
+    while !engine.sessions.wait_for_all(Duration::from_secs(10)) {
+        engine.sessions.cut();
+    }
+    if !engine.signals.abrupt() && ended.is_ok() {
+        let closed = engine.runtime.block_on(engine.store.clone().close());
+        closed.map_err(WorkerError::new)?;
+        let mark = engine.config.clean_mark();
+        File::create(&mark).and_then(|file| file.sync_all()).map_err(WorkerError::new)?;
+    }
+    ended
+}
+
+/// Waits for the end; says why the store became unusable if it did.
+fn wait_while_usable(engine: &Engine) -> Option<String> {
+    loop {
+        engine.signals.ending.wait(Duration::from_secs(60));
+        if let Err(why) = engine.store.view() {
+            return Some(why.to_string());
+        }
+        if engine.signals.ending() != Ending::No {
+            return None;
+        }
+    }
+}
+
+fn last_flush(engine: &Engine) -> Result<(), WorkerError> {
+    sealing::seal_all(engine, true);
+    let options = FlushOptions { clean: true, force: true };
+    engine.runtime.block_on(engine.store.flush_with(options)).map_err(WorkerError::new)?;
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! What the worker keeps in every manifest, and its side of the store's external log.
+//!
+//! The birth record of a manifest is logged and flushed before anything of it is uploaded; the manifest names where it
+//! stands. A manifest belongs to this server's history only if exactly that record is found there again.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bincode::{Decode, Encode};
+use lsmstore::{Birth, ExternalLog, LogError, ManifestInfo};
+
+use crate::codec;
+use crate::error::FormatError;
+use crate::record::{self, Kind, RecordHead, frames};
+use crate::worker::host::{Host, HostError, LogRange};
+
+/// The owner's bytes of a manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Owner {
+    /// Generation of the worker that published.
+    pub generation: u64,
+    /// No sequence number from here on has been given out.
+    pub sequence_ceiling: u64,
+    /// Where the birth record stands in the log.
+    pub birth_start: u64,
+    pub birth_end: u64,
+    pub timeline: u32,
+    pub system_identifier: u64,
+    /// Next full transaction id when the manifest was made.
+    pub next_xid: u64,
+    pub incarnation: u32,
+    /// Generation under which the manifest's position was read: what an older one logged behind it is dropped.
+    pub replay_generation: u64,
+}
+
+const VERSION: u8 = 1;
+const WHAT: &str = "manifest's owner section";
+
+impl Owner {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        codec::encode_into(self, &mut bytes);
+        bytes
+    }
+
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Owner, FormatError> {
+        match bytes.split_first() {
+            Some((&VERSION, body)) => codec::decode(WHAT, body),
+            Some((&version, _)) => Err(FormatError::version(WHAT, VERSION, version)),
+            None => Err(FormatError::short(WHAT, 1, 0)),
+        }
+    }
+}
+
+/// The worker's hand on the log.
+pub(crate) struct LogKeeper {
+    host: Arc<dyn Host>,
+    pub generation: u64,
+    pub incarnation: u32,
+    /// As in [`Owner::sequence_ceiling`].
+    pub sequence_ceiling: AtomicU64,
+    /// Position of the manifest that was taken over, and the generation under which it was read.
+    inherited: Option<(u64, u64)>,
+    /// While the store is being opened: the number that its manifest must have, and the store's id if there is one. So
+    /// nothing is published on top of a manifest that was not looked at.
+    expected: Mutex<Option<(u64, Option<[u8; 16]>)>>,
+}
+
+impl LogKeeper {
+    pub(crate) fn new(
+        host: Arc<dyn Host>,
+        generation: u64,
+        incarnation: u32,
+        sequence_ceiling: u64,
+        inherited: Option<(u64, u64)>,
+        expected: (u64, Option<[u8; 16]>),
+    ) -> Arc<LogKeeper> {
+        let sequence_ceiling = AtomicU64::new(sequence_ceiling);
+        let expected = Mutex::new(Some(expected));
+        Arc::new(LogKeeper { host, generation, incarnation, sequence_ceiling, inherited, expected })
+    }
+
+    /// The store is open: whoever comes between now is fenced by it, or fences us.
+    pub(crate) fn opened(&self) {
+        *self.expected.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Logs one thing of the worker's own.
+    pub(crate) fn log(&self, kind: Kind, sequence: u64, body: &[u8], flush: bool) -> Result<LogRange, HostError> {
+        let head = RecordHead { kind, generation: self.generation, sequence, xid: 0, incarnation: self.incarnation };
+        let records = frames(&head, body).map_err(|error| HostError::new(error.to_string()))?;
+        self.host.log(records, flush)
+    }
+
+    fn birth_record(&self, birth: &Birth) -> Result<Vec<u8>, HostError> {
+        let expected = *self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((number, store_id)) = expected
+            && (birth.manifest_number != number || store_id.is_some_and(|id| id != birth.store_id.into_bytes()))
+        {
+            return Err(HostError::new(format!(
+                "another server changed the bucket while this one was opening it: manifest {} is next, expected {number}",
+                birth.manifest_number
+            )));
+        }
+        let body = codec::encode(&record_of(birth));
+        let range = self.log(Kind::Birth, 0, &body, true)?;
+        let facts = self.host.facts()?;
+        let owner = Owner {
+            generation: self.generation,
+            sequence_ceiling: self.sequence_ceiling.load(Ordering::SeqCst),
+            birth_start: range.start,
+            birth_end: range.end,
+            timeline: facts.timeline,
+            system_identifier: facts.system_identifier,
+            next_xid: facts.next_xid,
+            incarnation: self.incarnation,
+            replay_generation: match self.inherited {
+                Some((position, generation)) if position == birth.position => generation,
+                _ => self.generation,
+            },
+        };
+        Ok(owner.encode())
+    }
+
+    /// Runs a call that waits for the host's thread where it may block.
+    async fn ask<T: Send + 'static>(
+        self: &Arc<Self>,
+        call: impl FnOnce(&LogKeeper) -> Result<T, HostError> + Send + 'static,
+    ) -> Result<T, LogError> {
+        let keeper = Arc::clone(self);
+        match tokio::task::spawn_blocking(move || call(&keeper)).await {
+            Ok(answer) => answer.map_err(|error| LogError::new(error.to_string())),
+            Err(_) => Err(LogError::new("a call to the log was lost")),
+        }
+    }
+}
+
+fn record_of(birth: &Birth) -> record::Birth {
+    record::Birth {
+        store_id: birth.store_id.into_bytes(),
+        epoch: birth.epoch,
+        manifest: birth.manifest_number,
+        nonce: birth.nonce.into_bytes(),
+        position: birth.position,
+        sequence: birth.last_sequence,
+    }
+}
+
+/// The keeper as the store sees it.
+pub(crate) struct StoreLog(pub(crate) Arc<LogKeeper>);
+
+#[async_trait]
+impl ExternalLog for StoreLog {
+    async fn position(&self) -> Result<u64, LogError> {
+        self.0.ask(|keeper| keeper.host.position()).await
+    }
+
+    async fn birth(&self, birth: &Birth) -> Result<Vec<u8>, LogError> {
+        let birth = birth.clone();
+        self.0.ask(move |keeper| keeper.birth_record(&birth)).await
+    }
+
+    async fn published(&self, manifest: &ManifestInfo) -> Result<(), LogError> {
+        let position = manifest.position;
+        self.0.ask(move |keeper| keeper.host.advance_slot(position)).await
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_owner_section_comes_back_and_other_bytes_are_errors() {
+        let owner = Owner {
+            generation: 1,
+            sequence_ceiling: 2,
+            birth_start: 3,
+            birth_end: 4,
+            timeline: 5,
+            system_identifier: 6,
+            next_xid: 7,
+            incarnation: 8,
+            replay_generation: 1,
+        };
+        let bytes = owner.encode();
+        assert_eq!(Owner::parse(&bytes).unwrap(), owner);
+        for cut in 0..bytes.len() {
+            assert!(Owner::parse(&bytes[..cut]).is_err());
+        }
+        assert!(Owner::parse(&[9]).is_err());
+    }
+}

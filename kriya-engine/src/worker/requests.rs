@@ -1,0 +1,443 @@
+//! Answers the requests of one session.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, PoisonError};
+
+use lsmstore::{Batch, FlushOptions, View, Write};
+use rustix::net::RecvFlags;
+
+use crate::catalogue::floats;
+use crate::codec;
+use crate::index::{NewEntry, VectorRef, delete_batch, index_batch};
+use crate::keys::{self, Counter};
+use crate::protocol::{
+    ActiveRef, Check, EntryHead, FlushReport, IndexStatus, LevelStatus, REPLY, REQUEST, Reply, Request, SealedRef,
+    SegmentStatus, Status,
+};
+use crate::socket::{self, FrameBuffer, MAX_DESCRIPTORS};
+use crate::worker::active::{Descriptor, descriptor};
+use crate::worker::build::Build;
+use crate::worker::counters::MAX_WRITES;
+use crate::worker::engine::{ApplyError, Engine};
+use crate::worker::indexes::Inserted;
+
+/// Row numbers that one lease may take.
+const MAX_LEASE: u32 = 1 << 20;
+
+/// A session as the worker serves it.
+pub(crate) struct Serving<'a> {
+    engine: &'a Engine,
+    stream: &'a UnixStream,
+    slot: usize,
+    build: Option<Build>,
+}
+
+/// A reply and the bytes behind it.
+pub(crate) struct Answer {
+    reply: Reply,
+    raw: Vec<u8>,
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Answer {
+        Answer { reply, raw: Vec::new() }
+    }
+}
+
+impl From<ApplyError> for Reply {
+    fn from(error: ApplyError) -> Reply {
+        match error {
+            ApplyError::Busy => Reply::Busy,
+            ApplyError::Failed(message) => failed(message),
+        }
+    }
+}
+
+pub(crate) fn failed(message: impl Into<String>) -> Reply {
+    Reply::Failed { message: message.into(), hint: String::new() }
+}
+
+impl<'a> Serving<'a> {
+    pub(crate) fn new(engine: &'a Engine, stream: &'a UnixStream, slot: usize) -> Serving<'a> {
+        Serving { engine, stream, slot, build: None }
+    }
+
+    /// Serves until the session ends, which is fine, or sends what makes no sense.
+    pub(crate) fn serve(&mut self, mut input: FrameBuffer) -> io::Result<()> {
+        let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+        loop {
+            let stream = self.stream;
+            let frame = input.next(|into| socket::receive_some(stream.as_fd(), into, None, RecvFlags::empty()))?;
+            let Some((kind, body)) = frame else { return Ok(()) };
+            if kind != REQUEST {
+                return Err(invalid(format!("a frame of kind {kind} is no request")));
+            }
+            let (request, raw) =
+                codec::decode_prefix::<Request>("request", body).map_err(|error| invalid(error.to_string()))?;
+            if request == Request::TransactionEnded {
+                self.engine.sessions.end_writing(self.slot);
+                continue;
+            }
+            let answer = match self.admit(&request) {
+                Some(refusal) => refusal.into(),
+                None => self.answer(request, raw)?,
+            };
+            self.send(&answer.reply, &answer.raw, &[])?;
+        }
+    }
+
+    fn send(&self, reply: &Reply, raw: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        socket::send_frame(self.stream.as_fd(), REPLY, &[&codec::encode(reply), raw], descriptors)
+    }
+
+    /// What everything that changes something needs: our generation, and a transaction that may still write.
+    fn admit(&self, request: &Request) -> Option<Reply> {
+        let generation = match request {
+            Request::NewId { generation }
+            | Request::LeaseTids { generation, .. }
+            | Request::Write { generation, .. }
+            | Request::IndexInsert { generation, .. }
+            | Request::IndexDelete { generation, .. }
+            | Request::BuildBegin { generation, .. } => *generation,
+            _ => return None,
+        };
+        let current = self.engine.generation();
+        if generation != current {
+            return Some(Reply::Generation { current });
+        }
+        (!self.engine.sessions.begin_writing(self.slot)).then_some(Reply::Stopping)
+    }
+
+    fn answer(&mut self, request: Request, raw: &[u8]) -> io::Result<Answer> {
+        let engine = self.engine;
+        Ok(match request {
+            Request::NewId { .. } => match engine.take(Counter::Objects, 0, 1) {
+                Ok(id) => Reply::Id(id).into(),
+                Err(error) => Reply::from(error).into(),
+            },
+            Request::LeaseTids { table, count, .. } => self.lease(table, count).into(),
+            Request::Write { checks, .. } => self.write(&checks, raw).into(),
+            Request::IndexInsert { index, dim, entries, .. } => {
+                self.index_insert(index, dim, &entries, raw).unwrap_or_else(|reply| reply).into()
+            }
+            Request::IndexDelete { index, entries, .. } => self.index_delete(index, &entries).into(),
+            Request::View { known } => self.view(&known)?,
+            Request::Index { view, index, known } => self.index(view, index, &known)?.into(),
+            Request::BuildBegin { index, description, estimated_rows, .. } => {
+                match Build::begin(index, description, estimated_rows) {
+                    Ok(build) => {
+                        self.build = Some(build);
+                        Reply::Done.into()
+                    }
+                    Err(message) => failed(message).into(),
+                }
+            }
+            Request::BuildRows { count, dim } => self.build_rows(count, dim, raw).into(),
+            Request::BuildEnd => match self.build.take() {
+                None => failed("no index is being built in this session").into(),
+                Some(build) => {
+                    let stream = self.stream;
+                    let tell = |done, total| {
+                        let progress = codec::encode(&Reply::Progress { done, total });
+                        socket::send_frame(stream.as_fd(), REPLY, &[&progress], &[]).is_ok()
+                    };
+                    match build.finish(engine, tell) {
+                        Ok((first, batch)) => Answer { reply: Reply::Built { first }, raw: batch.as_bytes().to_vec() },
+                        Err(message) => failed(message).into(),
+                    }
+                }
+            },
+            Request::BuildAbort => {
+                self.build = None;
+                Reply::Done.into()
+            }
+            Request::Flush => self.flush().into(),
+            Request::Status => Reply::Status(Box::new(status(engine))).into(),
+            Request::TransactionEnded => Reply::Done.into(),
+        })
+    }
+
+    fn lease(&self, table: u64, count: u32) -> Reply {
+        if count == 0 || count > MAX_LEASE {
+            return failed(format!("{count} row numbers were asked for, expected 1 to {MAX_LEASE}"));
+        }
+        match self.engine.take(Counter::Tids, table, count.into()) {
+            Ok(first) => Reply::Tids { first, count },
+            Err(error) => error.into(),
+        }
+    }
+
+    fn write(&self, checks: &[Check], raw: &[u8]) -> Reply {
+        let batch = match Batch::decode(raw) {
+            Ok(batch) => batch,
+            Err(error) => return failed(error.to_string()),
+        };
+        let mut drops = Vec::new();
+        for write in batch.iter() {
+            let (Write::Put { key, .. } | Write::Delete { key }) = write;
+            match key.first() {
+                Some(&(keys::CEILING | keys::ENTRY | keys::DELETED | keys::SEGMENT)) | None => {
+                    return failed("the batch has a key that only the worker may write");
+                }
+                Some(&keys::DROP) => drops.extend(keys::parse_triple(keys::DROP, key)),
+                _ => {}
+            }
+        }
+        let mut wrong = None;
+        let holds = |view: &View| {
+            checks_hold(view, checks).unwrap_or_else(|error| {
+                wrong = Some(error);
+                false
+            })
+        };
+        let applied = match checks.is_empty() {
+            true => self.engine.apply(&batch).map(Some),
+            false => self.engine.apply_if(holds, &batch),
+        };
+        match applied {
+            Ok(Some(applied)) => {
+                let mut undecided = self.engine.undecided.lock().unwrap_or_else(PoisonError::into_inner);
+                undecided.extend(drops.into_iter().map(|(id, xid)| (id, xid, true)));
+                Reply::Written { first: applied.first }
+            }
+            Ok(None) => match wrong {
+                Some(error) => failed(error),
+                None => Reply::Lost,
+            },
+            Err(error) => error.into(),
+        }
+    }
+
+    fn index_insert(&self, id: u64, dim: u16, entries: &[EntryHead], raw: &[u8]) -> Result<Reply, Reply> {
+        let index = self.engine.indexes.get(id).ok_or(Reply::NoSuchIndex)?;
+        if entries.is_empty() || dim == 0 || entries.len() > MAX_WRITES {
+            return Err(failed(format!("{} entries of {dim} dimensions cannot be inserted", entries.len())));
+        }
+        let dim = usize::from(dim);
+        let vectors = self.vectors(dim, entries, raw)?;
+        let tids: Vec<u64> = entries.iter().map(|entry| entry.tid).collect();
+        let batch = |first_entry| {
+            let entries: Vec<NewEntry<'_>> = (entries.iter().zip(vectors.chunks_exact(dim)))
+                .map(|(head, vector)| NewEntry {
+                    tid: head.tid,
+                    vector: match head.in_row {
+                        None => VectorRef::Inline(vector),
+                        // It was a u16 when it arrived.
+                        Some((table, offset)) => VectorRef::InRow { table, offset, dim: dim as u16 },
+                    },
+                })
+                .collect();
+            index_batch(id, first_entry, &entries)
+        };
+        match index.insert(self.engine, dim, &tids, &vectors, batch)? {
+            Inserted::At { first_entry, first } => Ok(Reply::IndexWritten { first_entry, first }),
+            Inserted::Dimension(expected) => Ok(Reply::Dimension { expected: expected as u32, got: dim as u32 }),
+        }
+    }
+
+    /// The vectors of all entries: those sent along, and those that stand in rows.
+    fn vectors(&self, dim: usize, entries: &[EntryHead], raw: &[u8]) -> Result<Vec<f32>, Reply> {
+        let inline = entries.iter().filter(|entry| entry.in_row.is_none()).count();
+        if raw.len() != inline * dim * 4 {
+            return Err(failed(format!("{} bytes of vectors came, expected {}", raw.len(), inline * dim * 4)));
+        }
+        let view = self.engine.store.view().map_err(|error| failed(error.to_string()))?;
+        let sequence = view.read_sequence();
+        let mut sent = raw.chunks_exact(dim * 4);
+        let (mut all, mut one) = (Vec::with_capacity(entries.len() * dim), Vec::with_capacity(dim));
+        for entry in entries {
+            match entry.in_row {
+                None => floats(sent.next().unwrap_or_default(), &mut one),
+                Some((table, offset)) => {
+                    vector_in_row(&view, sequence, table, entry.tid, offset, dim, &mut one).map_err(failed)?;
+                }
+            }
+            check_vector(&one).map_err(failed)?;
+            all.extend_from_slice(&one);
+        }
+        Ok(all)
+    }
+
+    fn index_delete(&self, id: u64, entries: &[u64]) -> Reply {
+        if entries.is_empty() || entries.len() > MAX_WRITES {
+            return failed(format!("{} entries cannot be deleted at once, expected 1 to {MAX_WRITES}", entries.len()));
+        }
+        if self.engine.indexes.get(id).is_none() {
+            return Reply::NoSuchIndex;
+        }
+        match self.engine.apply(&delete_batch(id, entries)) {
+            Ok(applied) => Reply::Written { first: applied.first },
+            Err(error) => error.into(),
+        }
+    }
+
+    fn view(&self, known: &[u64]) -> io::Result<Answer> {
+        let view = match self.engine.views.hand_out(self.slot, &self.engine.store, &self.engine.indexes) {
+            Ok(view) => view,
+            Err(why) => return Ok(failed(why.to_string()).into()),
+        };
+        let mut descriptors = Vec::new();
+        for (id, region) in view.store.shared_regions() {
+            if !known.contains(&id) {
+                descriptors.push(descriptor(id, &region)?);
+            }
+        }
+        self.send_regions(descriptors)?;
+        Ok(Answer { reply: Reply::View { number: view.number }, raw: view.store.describe().encode() })
+    }
+
+    fn index(&self, number: u64, id: u64, known: &[u64]) -> io::Result<Reply> {
+        let Some(view) = self.engine.views.of(self.slot, number) else { return Ok(Reply::ViewMoved) };
+        let Some(state) = view.indexes.get(&id) else { return Ok(Reply::NoSuchIndex) };
+        let mut descriptors = Vec::new();
+        for active in &state.active {
+            for (id, region) in [&active.rows, &active.graph] {
+                if !known.contains(id) {
+                    descriptors.push(descriptor(*id, region)?);
+                }
+            }
+        }
+        self.send_regions(descriptors)?;
+        let sealed = |sealed: &Arc<crate::worker::segments::Sealed>| SealedRef {
+            segment: sealed.segment,
+            rows_file: sealed.record.rows_object.clone(),
+            graph_file: sealed.record.graph_object.clone(),
+        };
+        Ok(Reply::Index {
+            metric: state.metric,
+            sealed: state.sealed.iter().map(sealed).collect(),
+            active: (state.active.iter())
+                .map(|active| ActiveRef { rows_region: active.rows.0, graph_region: active.graph.0 })
+                .collect(),
+        })
+    }
+
+    fn send_regions(&self, descriptors: Vec<Descriptor>) -> io::Result<()> {
+        for part in descriptors.chunks(MAX_DESCRIPTORS) {
+            let regions = part.iter().map(|(id, capacity, _)| (*id, *capacity)).collect();
+            let fds: Vec<_> = part.iter().map(|(.., fd)| fd.as_fd()).collect();
+            self.send(&Reply::Regions(regions), &[], &fds)?;
+        }
+        Ok(())
+    }
+
+    fn build_rows(&mut self, count: u32, dim: u16, raw: &[u8]) -> Reply {
+        let Some(build) = &mut self.build else { return failed("no index is being built in this session") };
+        match build.rows(count as usize, dim.into(), raw) {
+            Ok(()) => Reply::Done,
+            Err(message) => {
+                self.build = None;
+                failed(message)
+            }
+        }
+    }
+
+    fn flush(&self) -> Reply {
+        let engine = self.engine;
+        engine.signals.sealing.wake();
+        let options = FlushOptions { clean: false, force: true };
+        match engine.runtime.block_on(engine.store.flush_with(options)) {
+            Ok(_) => {
+                let manifest = engine.store.manifest();
+                Reply::Flushed(FlushReport {
+                    manifest: manifest.number,
+                    position: manifest.position,
+                    sequence: manifest.last_sequence,
+                })
+            }
+            Err(error) => failed(error.to_string()),
+        }
+    }
+}
+
+fn checks_hold(view: &View, checks: &[Check]) -> Result<bool, String> {
+    let sequence = view.read_sequence();
+    for check in checks {
+        let current = view.get(&check.key, sequence).map_err(|error| error.to_string())?;
+        if current != check.expected.as_deref() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Reads a vector out of a row of the store.
+pub(crate) fn vector_in_row(
+    view: &View,
+    sequence: u64,
+    table: u64,
+    tid: u64,
+    offset: u32,
+    dim: usize,
+    into: &mut Vec<f32>,
+) -> Result<(), String> {
+    if tid > keys::MAX_TID {
+        return Err(format!("{tid} is no row number"));
+    }
+    let row = view.get(&keys::row(table, tid), sequence).map_err(|error| error.to_string())?;
+    let row = row.ok_or_else(|| format!("row {tid} of table {table} is not there"))?;
+    let bytes = row.get(offset as usize..).and_then(|rest| rest.get(..dim * 4)).ok_or_else(|| {
+        format!("row {tid} of table {table} has {} bytes, too few for {dim} floats at {offset}", row.len())
+    })?;
+    floats(bytes, into);
+    Ok(())
+}
+
+/// Refuses what no segment could take, before anything is written.
+pub(crate) fn check_vector(vector: &[f32]) -> Result<(), String> {
+    if let Some(at) = vector.iter().position(|value| !value.is_finite()) {
+        return Err(format!("component {at} of a vector is {}, expected a finite number", vector[at]));
+    }
+    let square: f64 = vector.iter().map(|value| f64::from(*value) * f64::from(*value)).sum();
+    if square >= f64::from(f32::MAX) / 4.0 {
+        return Err(format!("a vector has length {:e}, so that distances to it would overflow", square.sqrt()));
+    }
+    Ok(())
+}
+
+fn status(engine: &Engine) -> Status {
+    let stats = engine.store.stats();
+    let manifest = engine.store.manifest();
+    let indexes = engine.indexes.all().into_iter().map(|index| {
+        let state = index.state();
+        IndexStatus {
+            id: index.id,
+            name: index.description.name.clone(),
+            dim: index.dim().unwrap_or(0) as u32,
+            segments: (state.sealed.iter())
+                .map(|sealed| SegmentStatus {
+                    segment: sealed.segment,
+                    rows: sealed.record.rows.into(),
+                    bytes: sealed.record.rows_bytes + sealed.record.graph_bytes,
+                    first: sealed.record.first,
+                    end: sealed.record.end,
+                })
+                .collect(),
+            actives: state.active.len() as u32,
+            active_rows: state.active.iter().map(|active| u64::from(active.hnsw.len())).sum(),
+            pending_rows: (state.active.iter())
+                .map(|active| u64::from(active.hnsw.len().saturating_sub(active.hnsw.linked())))
+                .sum(),
+        }
+    });
+    Status {
+        version: engine.config.version.clone(),
+        endpoint: engine.config.endpoint.name(),
+        store_id: engine.store.store_id().to_string(),
+        generation: engine.generation(),
+        incarnation: engine.log.incarnation,
+        epoch: stats.epoch,
+        manifest: manifest.number,
+        sequence: stats.last_sequence,
+        memtable_bytes: stats.active_bytes + stats.frozen_bytes,
+        frozen_memtables: stats.frozen,
+        levels: (stats.levels.iter())
+            .map(|level| LevelStatus { tables: level.tables, bytes: level.object_bytes })
+            .collect(),
+        sessions: engine.sessions.count(),
+        indexes: indexes.collect(),
+        last_error: engine.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+    }
+}

@@ -1,0 +1,200 @@
+//! Background work on indexes: linking pending rows, turning full active segments into sealed ones, merging those.
+//!
+//! A sealed segment replaces an active one in this order: files, objects, record in the store, list of segments. The
+//! record is not logged: until it is durable the entries themselves are, and a restart makes an active segment of them
+//! again. Entries stay in the store; deletions stay too, for readers of older views.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lsmstore::Batch;
+use vecindex::{BuildContext, F32Rows, Hnsw};
+
+use crate::catalogue::SegmentRecord;
+use crate::keys::{self, Counter};
+use crate::worker::active::{Active, private};
+use crate::worker::build::{copy, link_all};
+use crate::worker::engine::Engine;
+use crate::worker::indexes::Index;
+use crate::worker::segments::Sealed;
+
+/// Rows from which an active segment that is not full is worth sealing when a flush is asked for.
+const WORTH_SEALING: u32 = 10_000;
+/// Sealed segments at rest.
+const AT_REST: usize = 2;
+/// A segment is merged into its elder if that is at most so many times larger.
+const RATIO: u64 = 8;
+const LINK_ROUND: u32 = 64;
+const IDLE: Duration = Duration::from_secs(5);
+
+/// Links pending rows until the worker ends.
+pub(crate) fn link_forever(engine: &Engine) {
+    let mut context = BuildContext::default();
+    while engine.signals.working() {
+        let mut linked = 0;
+        for index in engine.indexes.all() {
+            for active in &index.state().active {
+                linked += active.link(LINK_ROUND, &mut context);
+            }
+        }
+        if linked == 0 {
+            engine.signals.linking.wait(IDLE);
+        }
+    }
+}
+
+/// Seals and merges until the worker ends.
+pub(crate) fn seal_forever(engine: &Engine) {
+    while engine.signals.working() {
+        let asked = engine.signals.sealing.wait(IDLE);
+        if engine.signals.working() {
+            seal_all(engine, asked);
+        }
+    }
+}
+
+/// Seals what is full, and if `asked` what is worth it; then merges. Failures are reported and tried again later.
+pub(crate) fn seal_all(engine: &Engine, asked: bool) {
+    for index in engine.indexes.all() {
+        if asked {
+            freeze(&index);
+        }
+        if let Err(error) = seal_index(engine, &index) {
+            engine.complain(format!("sealing a segment of index {} failed: {error}", index.id));
+        }
+    }
+}
+
+/// Puts an empty segment behind the last one if that is worth sealing.
+fn freeze(index: &Index) {
+    let _appending = index.appending();
+    let state = index.state();
+    let Some(last) = state.active.last().filter(|last| last.hnsw.len() >= WORTH_SEALING) else { return };
+    let first = last.hnsw.label(last.hnsw.len() - 1)[0] + 1;
+    let capacity = crate::worker::active::capacity(last.hnsw.dim());
+    // Without memory for another one this goes on being appended to.
+    if let Ok(fresh) = Active::create(index.metric, last.hnsw.dim(), index.params, first, capacity) {
+        let fresh = Arc::new(fresh);
+        index.change(|state| state.active.push(fresh));
+    }
+}
+
+fn seal_index(engine: &Engine, index: &Index) -> Result<(), String> {
+    while let [full, next, ..] = &index.state().active[..] {
+        let sealed = seal_one(engine, index, &full.hnsw, full.first, next.first)?;
+        index.change(|state| {
+            state.active.retain(|active| !Arc::ptr_eq(active, full));
+            state.sealed.extend(sealed);
+        });
+    }
+    while let Some([elder, younger]) = to_merge(index) {
+        if !merge(engine, index, &elder, &younger)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Seals the rows of one active segment that are not deleted; none if all are.
+fn seal_one(
+    engine: &Engine,
+    index: &Index,
+    hnsw: &Hnsw<F32Rows>,
+    first: u64,
+    end: u64,
+) -> Result<Option<Arc<Sealed>>, String> {
+    let deleted = deletions(engine, index.id)?;
+    let all = (0..hnsw.len()).all(|id| !deleted.contains(&hnsw.label(id)[0]));
+    if all && link_all(engine, hnsw, |_| !engine.signals.abrupt()) {
+        return publish(engine, index, hnsw, first, end, &[]).map(Some);
+    }
+    let rebuilt = rebuild(engine, index, &[hnsw], &deleted)?;
+    rebuilt.map(|rebuilt| publish(engine, index, &rebuilt, first, end, &[])).transpose()
+}
+
+/// The deleted entries of an index.
+fn deletions(engine: &Engine, index: u64) -> Result<std::collections::HashSet<u64>, String> {
+    let view = engine.store.view().map_err(|error| error.to_string())?;
+    let prefix = keys::object_prefix(keys::DELETED, index);
+    let mut scan = view.scan_prefix(&prefix, view.read_sequence()).map_err(|error| error.to_string())?;
+    let mut deleted = std::collections::HashSet::new();
+    while let Some((key, _)) = scan.next().map_err(|error| error.to_string())? {
+        deleted.extend(keys::parse_triple(keys::DELETED, key).map(|(_, entry)| entry));
+    }
+    Ok(deleted)
+}
+
+/// A new index of the rows of others that are not deleted, linked; `None` if no row is left.
+fn rebuild(
+    engine: &Engine,
+    index: &Index,
+    from: &[&Hnsw<F32Rows>],
+    deleted: &std::collections::HashSet<u64>,
+) -> Result<Option<Hnsw<F32Rows>>, String> {
+    let rows: u64 = from.iter().map(|hnsw| u64::from(hnsw.len())).sum();
+    let (Some(dim), Ok(rows)) = (from.first().map(|hnsw| hnsw.dim()), u32::try_from(rows)) else {
+        return Err(format!("{rows} rows are too many for one segment"));
+    };
+    let rebuilt = private(index.metric, dim, index.params, rows.max(1)).map_err(|error| error.to_string())?;
+    for hnsw in from {
+        copy(hnsw, &rebuilt, |entry| !deleted.contains(&entry))?;
+    }
+    if rebuilt.is_empty() {
+        return Ok(None);
+    }
+    if !link_all(engine, &rebuilt, |_| !engine.signals.abrupt()) {
+        return Err("the worker ended meanwhile".into());
+    }
+    Ok(Some(rebuilt))
+}
+
+/// Writes files and objects of a segment and puts its record into the store, in place of those of `replaced`.
+fn publish(
+    engine: &Engine,
+    index: &Index,
+    hnsw: &Hnsw<F32Rows>,
+    first: u64,
+    end: u64,
+    replaced: &[&Sealed],
+) -> Result<Arc<Sealed>, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let segment = engine.take(Counter::Segments, index.id, 1).map_err(|error| text(&error))?;
+    let files = &engine.segments;
+    let mut record: SegmentRecord =
+        files.write(index.id, segment, engine.generation(), hnsw).map_err(|error| text(&error))?;
+    (record.first, record.end) = (first, end);
+    record.replaces = replaced.iter().map(|sealed| sealed.segment).collect();
+    engine.runtime.block_on(files.upload(&record)).map_err(|error| text(&error))?;
+    let mut batch = Batch::new();
+    batch.put(&keys::segment(index.id, segment), &record.encode());
+    for sealed in replaced {
+        batch.delete(&keys::segment(index.id, sealed.segment));
+    }
+    let opened = engine.runtime.block_on(files.open(segment, record, true)).map_err(|error| text(&error))?;
+    engine.apply_patiently(&batch, || true).map_err(|error| text(&error))?;
+    Ok(Arc::new(opened))
+}
+
+/// The two youngest sealed segments, if there are too many or the elder one is not much larger.
+fn to_merge(index: &Index) -> Option<[Arc<Sealed>; 2]> {
+    let state = index.state();
+    let [.., elder, younger] = &state.sealed[..] else { return None };
+    let rows = |sealed: &Sealed| u64::from(sealed.record.rows);
+    let grown = state.sealed.len() == AT_REST && !younger.record.replaces.is_empty();
+    let due = state.sealed.len() > AT_REST || (grown && rows(elder) <= rows(younger) * RATIO);
+    due.then(|| [Arc::clone(elder), Arc::clone(younger)])
+}
+
+/// Merges two segments; not if nothing would be left: their records keep a restart from making the entries active again.
+fn merge(engine: &Engine, index: &Index, elder: &Arc<Sealed>, younger: &Arc<Sealed>) -> Result<bool, String> {
+    let deleted = deletions(engine, index.id)?;
+    let Some(rebuilt) = rebuild(engine, index, &[&elder.hnsw, &younger.hnsw], &deleted)? else { return Ok(false) };
+    let merged = publish(engine, index, &rebuilt, elder.record.first, younger.record.end, &[elder, younger])?;
+    index.change(|state| {
+        state.sealed.retain(|sealed| !Arc::ptr_eq(sealed, elder) && !Arc::ptr_eq(sealed, younger));
+        state.sealed.push(merged);
+    });
+    elder.retire();
+    younger.retire();
+    Ok(true)
+}

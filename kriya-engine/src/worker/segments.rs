@@ -1,0 +1,297 @@
+//! The files of sealed segments: written aside, synced, renamed, uploaded; fetched again when missing or wrong.
+//!
+//! A file and its object have the same name below `segments/` of the local folder and of the store's prefix. Names carry
+//! index, segment number and generation, so none is ever used twice.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use kriya_region::Region;
+use object_store::path::Path as ObjectPath;
+use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
+use vecindex::{F32Rows, Hnsw, SealError, seal};
+
+use crate::catalogue::SegmentRecord;
+
+/// Objects up to this size go in one request.
+const ONE_REQUEST: u64 = 8 << 20;
+const BUFFER: usize = 1 << 20;
+
+/// Why a segment could not be made or opened.
+#[derive(Debug)]
+pub(crate) enum SegmentError {
+    Local {
+        path: PathBuf,
+        source: io::Error,
+    },
+    Object {
+        object: String,
+        source: object_store::Error,
+    },
+    /// Object or file is not what the segment's record says.
+    Damaged {
+        name: String,
+        what: String,
+    },
+    Seal(SealError),
+}
+
+impl fmt::Display for SegmentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SegmentError::Local { path, source } => write!(f, "local disk failed: {}: {source}", path.display()),
+            SegmentError::Object { object, source } => write!(f, "object store failed: {object}: {source}"),
+            SegmentError::Damaged { name, what } => write!(f, "segment file {name} is damaged: {what}"),
+            SegmentError::Seal(error) => error.fmt(f),
+        }
+    }
+}
+
+/// A sealed segment that is mapped. Its files go with the last holder once it was replaced.
+pub(crate) struct Sealed {
+    pub segment: u64,
+    pub record: SegmentRecord,
+    pub hnsw: Hnsw<F32Rows>,
+    folder: PathBuf,
+    obsolete: AtomicBool,
+}
+
+impl Sealed {
+    /// No view names it from now on.
+    pub(crate) fn retire(&self) {
+        self.obsolete.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Sealed {
+    fn drop(&mut self) {
+        if self.obsolete.load(Ordering::SeqCst) {
+            for name in [&self.record.rows_object, &self.record.graph_object] {
+                // What is left behind is removed at the next start.
+                let _ = std::fs::remove_file(self.folder.join(name));
+            }
+        }
+    }
+}
+
+pub(crate) struct SegmentFiles {
+    pub folder: PathBuf,
+    objects: Arc<dyn ObjectStore>,
+    prefix: String,
+}
+
+/// A file under way: counts its bytes and their checksum.
+struct Aside {
+    out: BufWriter<File>,
+    bytes: u64,
+    crc: u32,
+}
+
+impl Write for Aside {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.crc = crc32c::crc32c_append(self.crc, &bytes[..written]);
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+impl SegmentFiles {
+    pub(crate) fn new(folder: PathBuf, objects: Arc<dyn ObjectStore>, prefix: &str) -> SegmentFiles {
+        SegmentFiles { folder, objects, prefix: prefix.trim_matches('/').to_owned() }
+    }
+
+    fn object(&self, name: &str) -> ObjectPath {
+        match self.prefix.as_str() {
+            "" => ObjectPath::from(format!("segments/{name}")),
+            prefix => ObjectPath::from(format!("{prefix}/segments/{name}")),
+        }
+    }
+
+    fn local(path: &Path) -> impl FnOnce(io::Error) -> SegmentError + use<> {
+        let path = path.to_owned();
+        move |source| SegmentError::Local { path, source }
+    }
+
+    fn aside(&self, name: &str) -> Result<Aside, SegmentError> {
+        let path = self.folder.join(format!("{name}.tmp"));
+        let file = File::create(&path).map_err(Self::local(&path))?;
+        Ok(Aside { out: BufWriter::with_capacity(BUFFER, file), bytes: 0, crc: 0 })
+    }
+
+    /// Syncs a file and gives it its name.
+    fn keep(&self, name: &str, mut file: Aside) -> Result<(u64, u32), SegmentError> {
+        let (aside, path) = (self.folder.join(format!("{name}.tmp")), self.folder.join(name));
+        let mut finish = || -> io::Result<()> {
+            file.out.flush()?;
+            file.out.get_ref().sync_data()?;
+            std::fs::rename(&aside, &path)?;
+            File::open(&self.folder)?.sync_all()
+        };
+        finish().map_err(Self::local(&path))?;
+        Ok((file.bytes, file.crc))
+    }
+
+    /// Writes the two files of a segment; every row of `hnsw` must be linked. Its coverage is filled in by the caller.
+    pub(crate) fn write(
+        &self,
+        index: u64,
+        segment: u64,
+        generation: u64,
+        hnsw: &Hnsw<F32Rows>,
+    ) -> Result<SegmentRecord, SegmentError> {
+        let stem = format!("{index:016x}-{segment:016x}-{generation:x}");
+        let (rows_object, graph_object) = (format!("{stem}.rows"), format!("{stem}.graph"));
+        let (mut rows, mut graph) = (self.aside(&rows_object)?, self.aside(&graph_object)?);
+        let sealed = seal(hnsw, &mut rows, &mut graph).map_err(SegmentError::Seal)?;
+        let (rows_bytes, rows_crc) = self.keep(&rows_object, rows)?;
+        let (graph_bytes, graph_crc) = self.keep(&graph_object, graph)?;
+        Ok(SegmentRecord {
+            rows_object,
+            rows_bytes,
+            rows_crc,
+            graph_object,
+            graph_bytes,
+            graph_crc,
+            rows: sealed.rows,
+            dim: u16::try_from(hnsw.dim()).unwrap_or(u16::MAX),
+            first: 0,
+            end: 0,
+            exceptions: Vec::new(),
+            replaces: Vec::new(),
+        })
+    }
+
+    /// Puts both objects.
+    pub(crate) async fn upload(&self, record: &SegmentRecord) -> Result<(), SegmentError> {
+        for (name, bytes) in [(&record.rows_object, record.rows_bytes), (&record.graph_object, record.graph_bytes)] {
+            self.put(name, bytes).await?;
+        }
+        Ok(())
+    }
+
+    async fn put(&self, name: &str, bytes: u64) -> Result<(), SegmentError> {
+        let path = self.folder.join(name);
+        let object = self.object(name);
+        let failed = |source| SegmentError::Object { object: name.to_owned(), source };
+        let mut file = File::open(&path).map_err(Self::local(&path))?;
+        if bytes <= ONE_REQUEST {
+            let mut all = Vec::new();
+            file.read_to_end(&mut all).map_err(Self::local(&path))?;
+            self.objects.put(&object, Bytes::from(all).into()).await.map_err(failed)?;
+            return Ok(());
+        }
+        let mut upload = WriteMultipart::new(self.objects.put_multipart(&object).await.map_err(failed)?);
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let read = match file.read(&mut buffer) {
+                Ok(read) => read,
+                Err(source) => {
+                    // Nobody names the object yet; a part of it left behind is garbage, not damage.
+                    let _ = upload.abort().await;
+                    return Err(SegmentError::Local { path, source });
+                }
+            };
+            if read == 0 {
+                break;
+            }
+            upload.wait_for_capacity(4).await.map_err(failed)?;
+            upload.write(&buffer[..read]);
+        }
+        upload.finish().await.map_err(failed)?;
+        Ok(())
+    }
+
+    /// Maps the files of a segment, fetching what is missing or wrong. With `trusted` only lengths are looked at.
+    pub(crate) async fn open(
+        &self,
+        segment: u64,
+        record: SegmentRecord,
+        trusted: bool,
+    ) -> Result<Sealed, SegmentError> {
+        let files = [
+            (&record.rows_object, record.rows_bytes, record.rows_crc),
+            (&record.graph_object, record.graph_bytes, record.graph_crc),
+        ];
+        let mut regions = Vec::new();
+        for (name, bytes, crc) in files {
+            if name.contains('/') || name.starts_with('.') {
+                return Err(SegmentError::Damaged { name: name.clone(), what: "it is not a name of ours".into() });
+            }
+            if self.check(name, bytes, crc, trusted).is_err() {
+                self.fetch(name, bytes, crc).await?;
+            }
+            let path = self.folder.join(name);
+            let region = File::open(&path).and_then(|file| Region::open_file(&file)).map_err(Self::local(&path))?;
+            regions.push(Arc::new(region));
+        }
+        let (Some(graph), Some(rows)) = (regions.pop(), regions.pop()) else {
+            return Err(SegmentError::Damaged { name: record.rows_object, what: "a file is missing".into() });
+        };
+        let hnsw = Hnsw::open_sealed(rows, graph)
+            .map_err(|error| SegmentError::Damaged { name: record.graph_object.clone(), what: error.to_string() })?;
+        Ok(Sealed { segment, record, hnsw, folder: self.folder.clone(), obsolete: AtomicBool::new(false) })
+    }
+
+    fn check(&self, name: &str, bytes: u64, crc: u32, trusted: bool) -> Result<(), SegmentError> {
+        let path = self.folder.join(name);
+        let mut file = File::open(&path).map_err(Self::local(&path))?;
+        let length = file.metadata().map_err(Self::local(&path))?.len();
+        let damaged = |what: String| SegmentError::Damaged { name: name.to_owned(), what };
+        if length != bytes {
+            return Err(damaged(format!("it has {length} bytes, expected {bytes}")));
+        }
+        if trusted {
+            return Ok(());
+        }
+        let (mut buffer, mut got) = (vec![0; BUFFER], 0);
+        loop {
+            match file.read(&mut buffer).map_err(Self::local(&path))? {
+                0 => break,
+                read => got = crc32c::crc32c_append(got, &buffer[..read]),
+            }
+        }
+        if got == crc { Ok(()) } else { Err(damaged(format!("its checksum is {got:08x}, expected {crc:08x}"))) }
+    }
+
+    async fn fetch(&self, name: &str, bytes: u64, crc: u32) -> Result<(), SegmentError> {
+        let failed = |source| SegmentError::Object { object: name.to_owned(), source };
+        let mut stream = self.objects.get(&self.object(name)).await.map_err(failed)?.into_stream();
+        let mut file = self.aside(name)?;
+        while let Some(part) = stream.next().await {
+            file.write_all(&part.map_err(failed)?).map_err(Self::local(&self.folder.join(name)))?;
+        }
+        if (file.bytes, file.crc) != (bytes, crc) {
+            return Err(SegmentError::Damaged {
+                name: name.to_owned(),
+                what: format!(
+                    "the object has {} bytes with checksum {:08x}, expected {bytes} with {crc:08x}",
+                    file.bytes, file.crc
+                ),
+            });
+        }
+        self.keep(name, file)?;
+        Ok(())
+    }
+
+    /// Removes every file that is not one of `keep`.
+    pub(crate) fn clean(&self, keep: &std::collections::HashSet<String>) -> Result<(), SegmentError> {
+        for entry in std::fs::read_dir(&self.folder).map_err(Self::local(&self.folder))? {
+            let entry = entry.map_err(Self::local(&self.folder))?;
+            if !entry.file_name().to_str().is_some_and(|name| keep.contains(name)) {
+                std::fs::remove_file(entry.path()).map_err(Self::local(&entry.path()))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,105 @@
+//! Who is connected: slots of the control region, sockets to be cut, and which sessions are in a writing transaction.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::control::SLOTS;
+
+#[derive(Default)]
+struct Connected {
+    sockets: BTreeMap<usize, Arc<UnixStream>>,
+    writing: HashSet<usize>,
+    /// No new session and no new writing transaction.
+    closing: bool,
+}
+
+/// All sessions.
+#[derive(Default)]
+pub(crate) struct Sessions {
+    connected: Mutex<Connected>,
+    changed: Condvar,
+}
+
+impl Sessions {
+    fn lock(&self) -> MutexGuard<'_, Connected> {
+        self.connected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A slot for a new session, or `None` if there is none left or the worker is stopping.
+    pub(crate) fn begin(&self, socket: &Arc<UnixStream>) -> Option<usize> {
+        let mut connected = self.lock();
+        if connected.closing {
+            return None;
+        }
+        let slot = (0..SLOTS).find(|slot| !connected.sockets.contains_key(slot))?;
+        connected.sockets.insert(slot, Arc::clone(socket));
+        Some(slot)
+    }
+
+    pub(crate) fn end(&self, slot: usize) {
+        let mut connected = self.lock();
+        connected.sockets.remove(&slot);
+        connected.writing.remove(&slot);
+        drop(connected);
+        self.changed.notify_all();
+    }
+
+    /// Whether the session may write: not if its transaction would be a new one while the worker is stopping.
+    pub(crate) fn begin_writing(&self, slot: usize) -> bool {
+        let mut connected = self.lock();
+        if connected.closing && !connected.writing.contains(&slot) {
+            return false;
+        }
+        connected.writing.insert(slot);
+        true
+    }
+
+    pub(crate) fn end_writing(&self, slot: usize) {
+        let mut connected = self.lock();
+        if connected.writing.remove(&slot) {
+            drop(connected);
+            self.changed.notify_all();
+        }
+    }
+
+    pub(crate) fn close(&self) {
+        self.lock().closing = true;
+    }
+
+    pub(crate) fn count(&self) -> u32 {
+        self.lock().sockets.len() as u32
+    }
+
+    /// Waits until no session writes, or `timeout`; says which.
+    pub(crate) fn wait_for_writers(&self, timeout: Duration) -> bool {
+        self.wait(timeout, |connected| connected.writing.is_empty())
+    }
+
+    /// Waits until no session is left, or `timeout`; says which.
+    pub(crate) fn wait_for_all(&self, timeout: Duration) -> bool {
+        self.wait(timeout, |connected| connected.sockets.is_empty())
+    }
+
+    fn wait(&self, timeout: Duration, done: impl Fn(&Connected) -> bool) -> bool {
+        let deadline = Instant::now() + timeout;
+        let mut connected = self.lock();
+        while !done(&connected) {
+            let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else {
+                return false;
+            };
+            connected = self.changed.wait_timeout(connected, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// Cuts every connection.
+    pub(crate) fn cut(&self) {
+        for socket in self.lock().sockets.values() {
+            // A socket whose other end is gone is cut already.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+}

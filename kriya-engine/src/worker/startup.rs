@@ -1,0 +1,274 @@
+//! From a folder and a bucket to an engine that serves: who owns the bucket, what the log still has, and everything that
+//! is kept in memory.
+//!
+//! Nothing is written to a bucket before its newest manifest is known to belong to this server's history.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use lsmstore::{Config, LogChoice, OpenError, RegionKind, StorageError, Store, SystemEnv, View, objects, peek};
+use object_store::ObjectStore;
+
+use crate::catalogue::{CatalogueEntry, IndexDescription, IndexEntry, SegmentRecord, floats};
+use crate::codec;
+use crate::control::Control;
+use crate::keys;
+use crate::record::{Generation, Kind};
+use crate::worker::counters::{Counters, raise_sequences};
+use crate::worker::engine::{Engine, Signals};
+use crate::worker::flushing::fates;
+use crate::worker::host::{Host, Level};
+use crate::worker::indexes::{Index, Indexes};
+use crate::worker::owner::{LogKeeper, Owner, StoreLog};
+use crate::worker::replay::{check_history, replay};
+use crate::worker::requests::vector_in_row;
+use crate::worker::segments::SegmentFiles;
+use crate::worker::sessions::Sessions;
+use crate::worker::views::Views;
+use crate::worker::{Endpoint, WorkerConfig};
+
+/// Why a worker does not come up.
+#[derive(Debug)]
+pub(crate) enum StartError {
+    /// The bucket must not be used: sessions are told so until the worker is stopped.
+    Refused { message: String, hint: String },
+    /// Something failed that may work the next time.
+    Failed(String),
+}
+
+impl StartError {
+    pub(crate) fn refused(message: impl Into<String>, hint: impl Into<String>) -> StartError {
+        StartError::Refused { message: message.into(), hint: hint.into() }
+    }
+
+    pub(crate) fn failed(error: &dyn fmt::Display) -> StartError {
+        StartError::Failed(error.to_string())
+    }
+
+    pub(crate) fn host(error: crate::worker::host::HostError) -> StartError {
+        StartError::Failed(error.to_string())
+    }
+}
+
+impl From<StorageError> for StartError {
+    fn from(error: StorageError) -> StartError {
+        match error {
+            StorageError::Corrupt(_) | StorageError::Missing { .. } => StartError::refused(
+                error.to_string(),
+                "Objects of the bucket were changed or removed by somebody else; bring them back from a backup.",
+            ),
+            other => StartError::Failed(other.to_string()),
+        }
+    }
+}
+
+impl From<OpenError> for StartError {
+    fn from(error: OpenError) -> StartError {
+        match error {
+            OpenError::Storage(error) => error.into(),
+            OpenError::WrongLog { .. } | OpenError::LogElsewhere { .. } | OpenError::ForeignLog { .. } => {
+                StartError::refused(error.to_string(), "Use another prefix.")
+            }
+            other => StartError::Failed(other.to_string()),
+        }
+    }
+}
+
+/// Opens the store, replays the log and loads everything.
+pub(crate) fn open(
+    config: WorkerConfig,
+    host: Arc<dyn Host>,
+    runtime: &tokio::runtime::Handle,
+    control: Arc<Control>,
+    signals: Arc<Signals>,
+) -> Result<Engine, StartError> {
+    let objects: Arc<dyn ObjectStore> = match &config.endpoint {
+        Endpoint::Local => objects::local(&config.objects_dir())?,
+        Endpoint::Memory => objects::memory(),
+        Endpoint::Url(url) => {
+            return Err(StartError::refused(
+                format!("the object store {url} is not supported yet"),
+                "Use the endpoint \"local\" or \"memory\".",
+            ));
+        }
+    };
+    let facts = host.facts().map_err(StartError::host)?;
+    let prefix = config.object_prefix();
+    let found = runtime.block_on(peek(&objects, &prefix))?;
+    let taken = match &found {
+        None => None,
+        Some(manifest) => {
+            let owner = Owner::parse(&manifest.owner).map_err(|error| {
+                StartError::refused(error.to_string(), "The bucket is not one of a KriyaDB server of this version.")
+            })?;
+            host.ensure_slot(manifest.position).map_err(|error| {
+                StartError::refused(
+                    format!("the log from the store's position on cannot be kept: {error}"),
+                    "The store needs the write-ahead log that follows its newest manifest.",
+                )
+            })?;
+            let history = check_history(&*host, &facts, manifest, &owner)?;
+            Some((manifest, owner, history))
+        }
+    };
+    let log = match &taken {
+        None => {
+            // Generations of an earlier bucket may still write into the log: the clock is ahead of all of them.
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.as_millis() as u64);
+            LogKeeper::new(Arc::clone(&host), now, 1, 1, None, (1, None))
+        }
+        Some((manifest, owner, history)) => LogKeeper::new(
+            Arc::clone(&host),
+            history.generation + 1,
+            owner.incarnation,
+            history.sequence_ceiling,
+            Some((manifest.position, owner.replay_generation)),
+            (manifest.number + 1, Some(manifest.store_id.into_bytes())),
+        ),
+    };
+    let store_id = found.as_ref().map_or([0; 16], |manifest| manifest.store_id.into_bytes());
+    let generation = codec::encode(&Generation { store_id });
+    let logged = log.log(Kind::Generation, 0, &generation, true).map_err(StartError::host)?;
+
+    let store_config = Config::new(config.store_dir(), prefix.clone())
+        .memtable_bytes(config.memtable_bytes)
+        .memtable_region(RegionKind::Shared);
+    let env = Arc::new(SystemEnv::on(runtime.clone()));
+    let choice = LogChoice::External(Arc::new(StoreLog(Arc::clone(&log))));
+    let store = runtime.block_on(Store::open(store_config, Arc::clone(&objects), env, choice))?;
+    log.opened();
+    if taken.is_none() {
+        host.ensure_slot(store.manifest().position).map_err(StartError::host)?;
+    }
+    if let Some((manifest, owner, _)) = &taken {
+        let applied = replay(&host, runtime, &store, manifest, owner, logged.end)?;
+        host.report(Level::Log, &format!("the log was replayed into the store: {applied} batches"));
+    }
+    let floor = log.sequence_ceiling.load(std::sync::atomic::Ordering::SeqCst);
+    store.set_next_sequence(floor);
+    raise_sequences(store.last_sequence(), &log).map_err(StartError::host)?;
+
+    control.set_generation(log.generation);
+    {
+        let (control, signals) = (Arc::clone(&control), Arc::clone(&signals));
+        store.on_view_change(Box::new(move |_| {
+            control.publish();
+            signals.flushing.wake();
+        }));
+    }
+    let view = store.view().map_err(|error| StartError::failed(&error))?;
+    let pool = rayon::ThreadPoolBuilder::new().thread_name(|n| format!("kriya-build-{n}")).build();
+    let engine = Engine {
+        host: Arc::clone(&host),
+        runtime: runtime.clone(),
+        counters: Counters::load(&view).map_err(|error| StartError::failed(&error))?,
+        indexes: Indexes::new(Arc::clone(&control)),
+        views: Views::new(Arc::clone(&control)),
+        sessions: Sessions::default(),
+        segments: SegmentFiles::new(config.segments_dir(), objects, &prefix),
+        last_error: Mutex::new(None),
+        undecided: Mutex::new(Vec::new()),
+        pool: pool.map_err(|error| StartError::failed(&error))?,
+        config,
+        store,
+        log,
+        control,
+        signals,
+    };
+    load_indexes(&engine, &view)?;
+    host.barrier().map_err(StartError::host)?;
+    Ok(engine)
+}
+
+/// Maps sealed segments, and makes active ones of the entries that no sealed one covers.
+fn load_indexes(engine: &Engine, view: &View) -> Result<(), StartError> {
+    let trusted = engine.config.take_clean_mark();
+    let fates = fates(engine).map_err(StartError::Failed)?;
+    let sequence = view.read_sequence();
+    let mut kept = HashSet::new();
+    for (id, description) in index_entries(view, sequence)? {
+        if fates.dead.contains(&id) {
+            continue;
+        }
+        let mut sealed = Vec::new();
+        for (segment, record) in segment_records(view, sequence, id)? {
+            kept.extend([record.rows_object.clone(), record.graph_object.clone()]);
+            let opened = engine.runtime.block_on(engine.segments.open(segment, record, trusted));
+            sealed
+                .push(Arc::new(opened.map_err(|error| {
+                    StartError::refused(format!("index {id} ({}): {error}", description.name), "")
+                })?));
+        }
+        sealed.sort_by_key(|sealed| sealed.record.first);
+        let covered: Vec<SegmentRecord> = sealed.iter().map(|sealed| sealed.record.clone()).collect();
+        let index = Index::new(id, description, sealed, Arc::clone(&engine.control))
+            .map_err(|error| StartError::refused(error.to_string(), ""))?;
+        restore_entries(view, sequence, &index, &covered)
+            .map_err(|error| StartError::refused(format!("index {id} ({}): {error}", index.description.name), ""))?;
+        engine.indexes.add(index);
+    }
+    engine.undecided.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(fates.undecided);
+    engine.segments.clean(&kept).map_err(|error| StartError::failed(&error))
+}
+
+fn index_entries(view: &View, sequence: u64) -> Result<HashMap<u64, IndexDescription>, StartError> {
+    let unreadable = |error: &dyn fmt::Display| StartError::refused(error.to_string(), "");
+    let mut found = HashMap::new();
+    let mut scan = view.scan_prefix(&[keys::CATALOGUE], sequence).map_err(|error| unreadable(&error))?;
+    while let Some((key, value)) = scan.next().map_err(|error| unreadable(&error))? {
+        let id = keys::parse_pair(keys::CATALOGUE, key).map_err(|error| unreadable(&error))?;
+        if let CatalogueEntry::Index(index) = CatalogueEntry::parse(value).map_err(|error| unreadable(&error))? {
+            found.insert(id, index);
+        }
+    }
+    Ok(found)
+}
+
+fn segment_records(view: &View, sequence: u64, index: u64) -> Result<Vec<(u64, SegmentRecord)>, StartError> {
+    let unreadable = |error: &dyn fmt::Display| StartError::refused(error.to_string(), "");
+    let mut found = Vec::new();
+    let prefix = keys::object_prefix(keys::SEGMENT, index);
+    let mut scan = view.scan_prefix(&prefix, sequence).map_err(|error| unreadable(&error))?;
+    while let Some((key, value)) = scan.next().map_err(|error| unreadable(&error))? {
+        let (_, segment) = keys::parse_triple(keys::SEGMENT, key).map_err(|error| unreadable(&error))?;
+        found.push((segment, SegmentRecord::parse(value).map_err(|error| unreadable(&error))?));
+    }
+    Ok(found)
+}
+
+/// Appends the entries that no segment covers; they are pending until they are linked in the background.
+fn restore_entries(view: &View, sequence: u64, index: &Index, covered: &[SegmentRecord]) -> Result<(), String> {
+    let deleted_prefix = keys::object_prefix(keys::DELETED, index.id);
+    let mut deleted = HashSet::new();
+    let mut scan = view.scan_prefix(&deleted_prefix, sequence).map_err(|error| error.to_string())?;
+    while let Some((key, _)) = scan.next().map_err(|error| error.to_string())? {
+        deleted.extend(keys::parse_triple(keys::DELETED, key).map(|(_, entry)| entry));
+    }
+    let _appending = index.appending();
+    let mut vector = Vec::new();
+    let prefix = keys::object_prefix(keys::ENTRY, index.id);
+    let mut scan = view.scan_prefix(&prefix, sequence).map_err(|error| error.to_string())?;
+    while let Some((key, value)) = scan.next().map_err(|error| error.to_string())? {
+        let (_, entry) = keys::parse_triple(keys::ENTRY, key).map_err(|error| error.to_string())?;
+        if deleted.contains(&entry) || covered.iter().any(|record| record.covers(entry)) {
+            continue;
+        }
+        let tid = match IndexEntry::parse(value).map_err(|error| error.to_string())? {
+            IndexEntry::Inline { tid, vector: bytes } => {
+                floats(bytes, &mut vector);
+                tid
+            }
+            IndexEntry::InRow { tid, table, offset, dim } => {
+                // A row that is gone was dead to everybody, and so is its entry.
+                if vector_in_row(view, sequence, table, tid, offset, dim.into(), &mut vector).is_err() {
+                    continue;
+                }
+                tid
+            }
+        };
+        index.append(entry, tid, &vector)?;
+    }
+    Ok(())
+}
