@@ -42,7 +42,10 @@ fn everything_committed_is_there_after_kill_9_and_nothing_else() {
     run(&mut client, FILL);
     let before = content(&server);
     let mut open = server.connect().unwrap();
-    run(&mut open, "BEGIN; INSERT INTO t SELECT g, 'ghost', '[1,1,1]' FROM generate_series(10000, 11000) g; DELETE FROM t WHERE id < 100");
+    run(
+        &mut open,
+        "BEGIN; INSERT INTO t SELECT g, 'ghost', '[1,1,1]' FROM generate_series(10000, 11000) g; DELETE FROM t WHERE id < 100",
+    );
     server.kill().unwrap();
     server.start().unwrap();
     assert_eq!(content(&server), before);

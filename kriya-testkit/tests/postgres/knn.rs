@@ -43,7 +43,10 @@ fn three_metrics_over_lsm_s3_and_heap_find_the_nearest() {
         for (number, (operator, class)) in METRICS.into_iter().enumerate() {
             let table = format!("t_{method}_{number}");
             fill(&mut client, &table, method, 1500);
-            run(&mut client, &format!("CREATE INDEX ON {table} USING lsm_hnsw (e {class}) WITH (m = 8, ef_construction = 64)"));
+            run(
+                &mut client,
+                &format!("CREATE INDEX ON {table} USING lsm_hnsw (e {class}) WITH (m = 8, ef_construction = 64)"),
+            );
             // Half of the rows come after the index.
             run(&mut client, &format!("INSERT INTO {table} SELECT id + 1500, e + e FROM {table}"));
             let found = recall(&mut client, &table, operator);
@@ -103,7 +106,10 @@ fn vacuum_of_a_heap_removes_entries_before_line_pointers_are_reused() {
 fn bad_vectors_are_refused_in_pgvectors_words_and_the_server_lives() {
     let server = server();
     let mut client = server.connect().unwrap();
-    run(&mut client, "CREATE TABLE t (id int, e lsmvector) USING lsm_s3; CREATE INDEX ON t USING lsm_hnsw (e); INSERT INTO t VALUES (1, '[1,2,3]')");
+    run(
+        &mut client,
+        "CREATE TABLE t (id int, e lsmvector) USING lsm_s3; CREATE INDEX ON t USING lsm_hnsw (e); INSERT INTO t VALUES (1, '[1,2,3]')",
+    );
     assert_eq!(failure(&mut client, "INSERT INTO t VALUES (2, '[1,2]')").1, "expected 3 dimensions, not 2");
     run(&mut client, "SET enable_seqscan = off");
     let message = failure(&mut client, "SELECT * FROM t ORDER BY e <-> '[1,2]' LIMIT 1").1;

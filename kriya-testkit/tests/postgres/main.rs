@@ -3,6 +3,7 @@
 //! Run by `cargo xtask test`, which builds and installs the extension first and names the server's pg_config in
 //! `KRIYA_TEST_PG_CONFIG`; without that every test here fails.
 
+mod a_server_is_made_stopped_killed_and_started_again;
 mod as_typed;
 mod crash;
 mod knn;

@@ -92,7 +92,10 @@ fn a_writer_waits_for_the_first_one_and_takes_the_row_after_its_rollback() {
 fn what_is_not_supported_says_so_by_name() {
     let server = server();
     let mut client = server.connect().unwrap();
-    run(&mut client, "CREATE TABLE t (id int PRIMARY KEY, v lsmvector(2)) USING lsm_s3; INSERT INTO t VALUES (1, '[1,2]')");
+    run(
+        &mut client,
+        "CREATE TABLE t (id int PRIMARY KEY, v lsmvector(2)) USING lsm_s3; INSERT INTO t VALUES (1, '[1,2]')",
+    );
     for sql in [
         "SELECT * FROM t FOR UPDATE",
         "INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING",

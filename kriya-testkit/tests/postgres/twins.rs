@@ -15,12 +15,7 @@ fn printed_on(server: &kriya_testkit::Postgres, name: &str, method: &str) -> Str
     let text = std::fs::read_to_string(folder().join(name).with_extension("sql")).expect("the file of statements");
     let script = server.folder().root().join(format!("{database}.sql"));
     std::fs::write(&script, format!("SET default_table_access_method = {method};\n{text}")).expect("a script");
-    let out = server
-        .psql_command()
-        .args(["-d", &database, "-a", "-q", "-f"])
-        .arg(&script)
-        .output()
-        .expect("psql");
+    let out = server.psql_command().args(["-d", &database, "-a", "-q", "-f"]).arg(&script).output().expect("psql");
     let printed = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     printed.replace(&format!("{}:", script.display()), "").replace(method, "METHOD")
 }
