@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, sync_channel};
 
 use kriya_engine::record;
-use kriya_engine::worker::{Facts, Host, HostError, Level, LogChunk, LogRange, XidState};
+use kriya_engine::worker::{Facts, Host, HostError, Level, LogChunk, LogRange, LogRecord, XidState};
 use pgrx::prelude::*;
 
 use crate::glue;
@@ -92,7 +92,7 @@ unsafe extern "C-unwind" fn each_record(
         (&mut *context.cast::<Reading>(), std::slice::from_raw_parts(data.cast::<u8>(), length as usize).to_vec())
     };
     reading.bytes += payload.len();
-    reading.chunk.records.push((start, end, payload));
+    reading.chunk.records.push(LogRecord { start, end, payload });
     reading.bytes < reading.limit
 }
 
