@@ -369,10 +369,14 @@ pub enum OpenError {
     Log(LogError),
     /// Replaying our own log into memtables failed.
     Replay(WriteError),
-    /// Something that this build does not do yet.
-    NotSupported {
-        /// What.
-        what: &'static str,
+    /// A flush that became necessary while opening failed.
+    ReplayFlush(Box<FlushError>),
+    /// The local folder holds records that were acknowledged, but the bucket was taken over without them.
+    OrphanedLog {
+        /// The folder of the segments.
+        path: PathBuf,
+        /// The bucket's epoch.
+        epoch: u64,
     },
 }
 
@@ -406,7 +410,13 @@ impl Display for OpenError {
             ),
             OpenError::Log(error) => write!(f, "the external log failed: {error}"),
             OpenError::Replay(error) => write!(f, "replaying the log failed: {error}"),
-            OpenError::NotSupported { what } => write!(f, "{what} is not supported yet"),
+            OpenError::ReplayFlush(error) => write!(f, "flushing while opening failed: {error}"),
+            OpenError::OrphanedLog { path, epoch } => write!(
+                f,
+                "{} holds acknowledged writes, but the bucket was taken over without them (epoch {epoch}); keep a copy of \
+                 the folder and accept their loss, or open the store where it was taken over",
+                path.display()
+            ),
         }
     }
 }

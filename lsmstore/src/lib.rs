@@ -42,6 +42,7 @@ mod object;
 mod sstable;
 mod store;
 mod view;
+mod wal;
 
 /// Object stores: any `object_store::ObjectStore` will do; these two need no server.
 pub mod objects {
@@ -60,6 +61,7 @@ pub use log::{Birth, ExternalLog, LogChoice};
 pub use manifest::{ManifestInfo, peek};
 pub use sstable::{TableId, TableRef};
 pub use store::{
-    Applied, FlushOptions, Flushed, KeepAll, LevelStats, MergeEntry, MergePolicy, Merged, Replayed, Stats, Store,
+    Applied, Durability, FlushOptions, Flushed, KeepAll, LevelStats, MergeEntry, MergePolicy, Merged, Replayed, Stats,
+    Store,
 };
 pub use view::{Iter, KeyVersion, MemtableRef, Scan, View, ViewDescription};

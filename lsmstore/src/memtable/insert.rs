@@ -55,6 +55,11 @@ impl Heights {
     }
 }
 
+/// What a batch takes whatever heights are drawn.
+pub(crate) fn most_bytes(batch: &Batch) -> usize {
+    batch.iter().map(|write| node_bytes(MAX_HEIGHT, write.key().len(), write.value().len())).sum()
+}
+
 /// Capacity of a memtable that holds just this.
 pub(crate) fn capacity_for(bytes: usize) -> usize {
     (super::arena::FIRST + bytes).next_multiple_of(kriya_region::ALIGNMENT)
@@ -81,8 +86,9 @@ impl Inserter {
         &self.table
     }
 
-    pub(crate) fn fits(&self, room: &Room) -> bool {
-        self.table.arena.fits(room.bytes)
+    /// Whether so many bytes are free.
+    pub(crate) fn has(&self, bytes: usize) -> bool {
+        self.table.arena.fits(bytes)
     }
 
     /// Inserts the writes of a batch at `first`, `first + 1`, ... Nothing is published. A version that is already

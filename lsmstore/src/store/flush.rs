@@ -93,12 +93,15 @@ impl Store {
             LogChoice::External(log) => log.position().await.map_err(FlushError::Log)?,
             _ => publisher.manifest.position,
         };
-        let (memtables, sequence, replaying) = inner.freeze().await?;
+        let Frozen { memtables, sequence, replaying, slot } = inner.freeze().await?;
         let mut next = publisher.manifest.clone();
         next.clean = options.clean;
         if !replaying {
             // During a replay batches may still come that lie before R or below S in the log: both stay as they were.
             (next.position, next.last_sequence) = (position, sequence);
+            if let Some(slot) = slot {
+                next.recover = vec![(inner.epoch, slot)];
+            }
         }
         let unchanged = memtables.is_empty() && next.clean == publisher.manifest.clean;
         if unchanged && !options.force {
@@ -128,9 +131,25 @@ pub(super) fn retire(tables: &[Arc<Table>]) {
 }
 
 impl Inner {
-    /// Freezes the active memtable. All frozen ones oldest first, the last sequence number, and whether a replay is
-    /// going on.
-    async fn freeze(&self) -> Result<(Vec<Arc<Memtable>>, u64, bool), FlushError> {
+    /// Freezes the active memtable, together with our own log if there is one.
+    async fn freeze(self: &Arc<Inner>) -> Result<Frozen, FlushError> {
+        if self.group.is_none() {
+            return self.freeze_memtables(None);
+        }
+        let inner = Arc::clone(self);
+        let job = move || {
+            let Some(group) = &inner.group else { return inner.freeze_memtables(None) };
+            let mut log = lock(&group.log);
+            let slot = log.rotate().map_err(|error| {
+                let what = format!("syncing the log in {} failed: {error}", log.dir().display());
+                inner.poison(Unusable::Poisoned { what })
+            })?;
+            inner.freeze_memtables(Some(slot))
+        };
+        blocking(&*self.env, job).await.map_err(StorageError::from)?
+    }
+
+    fn freeze_memtables(&self, slot: Option<u64>) -> Result<Frozen, FlushError> {
         let mut writer = lock(&self.writer);
         if writer.active.table().entries() > 0 {
             self.rotate(&mut writer, 0).map_err(|error| match error {
@@ -139,7 +158,16 @@ impl Inner {
             })?;
         }
         let sequence = self.last_sequence.load(Ordering::Acquire);
-        Ok((writer.frozen.clone(), sequence, writer.replaying.is_some()))
+        Ok(Frozen { memtables: writer.frozen.clone(), sequence, replaying: writer.replaying.is_some(), slot })
+    }
+
+    /// Removes segments of our own log that the newest manifest does not need. What cannot be removed now is removed
+    /// after the next flush.
+    fn release_log(&self, manifest: &Manifest) {
+        if let Some(group) = &self.group {
+            let dir = lock(&group.log).dir().to_owned();
+            let _ = crate::wal::release(&*self.env, &dir, &manifest.recover);
+        }
     }
 
     /// Gives the next manifest a nonce and logs its birth; its owner bytes are what the log returned.
@@ -255,6 +283,7 @@ impl Inner {
                 let info = lock(&self.manifest).clone();
                 log.published(&info).await.map_err(FlushError::NotAnnounced)?;
             }
+            self.release_log(&publisher.manifest);
             publisher.announce = false;
         }
         Ok(())
@@ -276,6 +305,18 @@ impl Inner {
         known.iter().filter(|(id, _)| !named.contains(id)).for_each(|(_, table)| table.retire());
         self.install(&writer, Some(tables));
     }
+}
+
+/// The memtables to be flushed.
+struct Frozen {
+    /// Oldest first.
+    memtables: Vec<Arc<Memtable>>,
+    /// S.
+    sequence: u64,
+    /// A log is being replayed.
+    replaying: bool,
+    /// The slot of our own log that goes on behind them.
+    slot: Option<u64>,
 }
 
 pub(super) fn birth_of(number: u64, manifest: &Manifest) -> Birth {

@@ -11,6 +11,7 @@
 //! * Once fenced, poisoned or closed the handle refuses everything; views that somebody holds stay readable.
 
 mod flush;
+mod group;
 mod merge;
 mod open;
 mod stats;
@@ -24,12 +25,13 @@ use object_store::ObjectStore;
 use uuid::Uuid;
 
 pub use flush::{FlushOptions, Flushed};
+pub use group::Durability;
 pub use merge::{KeepAll, MergeEntry, MergePolicy, Merged};
 pub use stats::{LevelStats, Stats};
 pub use write::{Applied, Replayed};
 
 use crate::config::{Config, RegionKind};
-use crate::env::Env;
+use crate::env::{Env, blocking};
 use crate::error::{StorageError, Unusable, WriteError};
 use crate::log::LogChoice;
 use crate::manifest::ManifestInfo;
@@ -41,6 +43,7 @@ use crate::sstable::TableId;
 use crate::sstable::cursor::Run;
 use crate::view::View;
 use flush::Publisher;
+use group::Group;
 use stats::Counters;
 
 /// An open store: one per bucket prefix in the world, shared within the process by cloning. See the crate's
@@ -79,6 +82,8 @@ struct Inner {
     tables: AtomicU64,
     counters: Counters,
     folder: Mutex<Option<Box<dyn Send + Sync>>>,
+    /// The store's own log, if it keeps one.
+    group: Option<Group>,
 }
 
 /// What the writer's lock guards.
@@ -161,6 +166,11 @@ impl Store {
         let ended = inner.unusable.set(Unusable::Closed).is_ok();
         let number = publisher.number;
         drop(publisher);
+        if inner.group.is_some() {
+            let log = Arc::clone(inner);
+            // A group that is being written is finished before the folder is given up.
+            blocking(&*inner.env, move || drop(log.group.as_ref().map(|group| drop(lock(&group.log))))).await?;
+        }
         let result = if ended { inner.mark_orderly(number) } else { Ok(()) };
         lock(&inner.folder).take();
         result

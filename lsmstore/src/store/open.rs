@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::env::{Env, nonce};
-use crate::error::{OpenError, StorageError};
+use crate::error::{Corruption, OpenError, StorageError, WriteError};
 use crate::log::LogChoice;
 use crate::manifest::{LogKind, Manifest, ManifestInfo, publish};
 use crate::memtable::insert::{Heights, Inserter};
@@ -20,9 +20,12 @@ use crate::object::{Created, Names};
 use crate::sstable::TableId;
 use crate::sstable::read::Table;
 use crate::store::flush::{Publisher, birth_of, tables_of};
+use crate::store::group::Group;
 use crate::store::stats::Counters;
 use crate::store::{Inner, Store, Writer, new_memtable};
 use crate::view::View;
+use crate::wal::OwnLog;
+use crate::wal::recover::{Logged, Segments};
 
 /// How often we try again when another writer opens the bucket at the same moment.
 const ATTEMPTS: u32 = 16;
@@ -31,6 +34,8 @@ const PARALLEL: usize = 4;
 /// The file that marks an orderly stop; it names the store and the manifest.
 const MARK: &str = "ORDERLY";
 const LOCK: &str = "LOCK";
+/// The file that names the folder.
+const IDENTITY: &str = "IDENTITY";
 
 impl Store {
     /// Opens the store under the configured prefix, making it if there is none, and takes it over: a manifest with the
@@ -48,9 +53,6 @@ impl Store {
         env: Arc<dyn Env>,
         log: LogChoice,
     ) -> Result<Store, OpenError> {
-        if matches!(log, LogChoice::Own) {
-            return Err(OpenError::NotSupported { what: "the store's own log" });
-        }
         let local = |path: &std::path::Path| StorageError::local(path.to_owned());
         for dir in [config.local_dir.clone(), config.mirror_dir(), config.wal_dir()] {
             env.create_dir(&dir).map_err(local(&dir))?;
@@ -66,17 +68,17 @@ impl Store {
         let opening =
             Opening { config: &config, objects: &objects, env: &env, log: &log, names: &names, mirror: &mirror };
         for _ in 0..ATTEMPTS {
-            let Some(opened) = opening.attempt(orderly).await? else { continue };
+            let Some(mut opened) = opening.attempt(orderly).await? else { continue };
+            let logged = std::mem::take(&mut opened.logged);
             let store = opened.into_store(config, objects, env, log, names, mirror, folder)?;
             let mut publisher = store.inner.publisher.lock().await;
             match store.inner.settle(&mut publisher).await {
                 Ok(()) => {}
                 Err(crate::error::FlushError::NotAnnounced(error)) => return Err(OpenError::Log(error)),
-                Err(error) => {
-                    return Err(OpenError::Storage(StorageError::local("manifest")(std::io::Error::other(error))));
-                }
+                Err(error) => return Err(OpenError::ReplayFlush(Box::new(error))),
             }
             drop(publisher);
+            store.replay(logged).await?;
             return Ok(store);
         }
         Err(OpenError::Contended { attempts: ATTEMPTS })
@@ -98,6 +100,9 @@ struct Opened {
     manifest: Manifest,
     tables: HashMap<TableId, Arc<Table>>,
     seed: [u8; 8],
+    /// The own log of this epoch, and what earlier ones left to be replayed.
+    own: Option<OwnLog>,
+    logged: Vec<Logged>,
 }
 
 impl Opening<'_> {
@@ -114,11 +119,23 @@ impl Opening<'_> {
         };
         let trusted = number > 0 && orderly == Some((next.store_id, number));
         let tables = self.complete(&next, !trusted).await?;
+        let own = self.own_log(&mut next, number > 0)?;
+        let held = next.last_sequence;
         next.epoch += 1;
         next.previous_nonce = next.nonce;
         next.nonce = nonce(&**self.env).map_err(random)?;
         next.clean = false;
         next.log = kind(self.log);
+        let recover = next.recover.clone();
+        match next.log {
+            LogKind::Own => next.recover.push((next.epoch, 0)),
+            _ => next.recover.clear(),
+        }
+        let logged = match &own {
+            // Damage is found, and a torn tail cut off, before anything is taken over.
+            Some(segments) => segments.batches(&**self.env, next.store_id, &recover, held)?,
+            None => Vec::new(),
+        };
         let number = number + 1;
         if let LogChoice::External(log) = self.log {
             next.owner = log.birth(&birth_of(number, &next)).await?;
@@ -134,7 +151,15 @@ impl Opening<'_> {
         }
         let mut seed = [0; 8];
         self.env.random(&mut seed).map_err(StorageError::local("random bytes"))?;
-        Ok(Some(Opened { number, manifest: next, tables, seed }))
+        let own = match own {
+            Some(_) => {
+                let (env, dir) = (Arc::clone(self.env), self.config.wal_dir());
+                let started = OwnLog::start(env, &dir, next.store_id, next.epoch, next.nonce);
+                Some(started.map_err(StorageError::local(dir))?)
+            }
+            None => None,
+        };
+        Ok(Some(Opened { number, manifest: next, tables, seed, own, logged }))
     }
 
     fn check_log(&self, manifest: &Manifest) -> Result<(), OpenError> {
@@ -143,6 +168,32 @@ impl Opening<'_> {
             return Ok(());
         }
         Err(OpenError::WrongLog { found: manifest.log.name(), expected: expected.name() })
+    }
+
+    /// For a store with its own log: the segments in its folder, after it is clear that they go with the bucket. Puts the
+    /// name of the folder into the manifest.
+    fn own_log(&self, next: &mut Manifest, exists: bool) -> Result<Option<Segments>, OpenError> {
+        if !matches!(self.log, LogChoice::Own) {
+            next.log_owner = Uuid::nil();
+            return Ok(None);
+        }
+        let here = identity(&**self.env, self.config)?;
+        let dir = self.config.wal_dir();
+        let segments = Segments::read(&**self.env, &dir, exists.then_some(next.store_id))?;
+        if next.log != LogKind::Own || next.log_owner != here {
+            let accept = self.config.accept_log_loss;
+            if exists && next.log == LogKind::Own && !next.clean && !accept {
+                return Err(OpenError::LogElsewhere { epoch: next.epoch });
+            }
+            if segments.holds_records() && !accept {
+                return Err(OpenError::OrphanedLog { path: dir, epoch: next.epoch });
+            }
+            segments.remove_all(&**self.env)?;
+            next.recover.clear();
+            next.log_owner = here;
+            return Ok(Some(Segments::read(&**self.env, &dir, None)?));
+        }
+        Ok(Some(segments))
     }
 
     async fn first_manifest(&self) -> Result<Manifest, OpenError> {
@@ -211,7 +262,7 @@ impl Opened {
             table_sequence: tables.sequence,
             floor: tables.floor,
         };
-        let replaying = matches!(log, LogChoice::External(_)).then_some(held);
+        let replaying = (!matches!(log, LogChoice::Nobody)).then_some(held);
         let inner = Inner {
             store_id: self.manifest.store_id,
             epoch: self.manifest.epoch,
@@ -238,6 +289,7 @@ impl Opened {
             tables: AtomicU64::new(1),
             counters: Counters::default(),
             folder: Mutex::new(Some(folder)),
+            group: self.own.map(Group::new),
             config,
             objects,
             env,
@@ -247,6 +299,59 @@ impl Opened {
         };
         Ok(Store { inner: Arc::new(inner) })
     }
+}
+
+impl Store {
+    /// Applies what the own log holds, and ends the replay.
+    async fn replay(&self, logged: Vec<Logged>) -> Result<(), OpenError> {
+        if self.inner.group.is_none() {
+            return Ok(());
+        }
+        for Logged { first, batch } in logged {
+            loop {
+                match self.inner.replay_one(first, &batch) {
+                    Ok(_) => break,
+                    Err(WriteError::Full { .. }) => {
+                        self.flush().await.map_err(|error| OpenError::ReplayFlush(Box::new(error)))?;
+                    }
+                    Err(error) => return Err(OpenError::Replay(error)),
+                }
+            }
+        }
+        self.set_next_sequence(0);
+        Ok(())
+    }
+}
+
+/// The name of a local folder, given when it is first used.
+fn identity(env: &dyn Env, config: &Config) -> Result<Uuid, OpenError> {
+    let path = config.local_dir.join(IDENTITY);
+    match env.read(&path) {
+        Ok(bytes) => {
+            let name = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim_end().parse().ok());
+            let bad = || Corruption::new(path.display().to_string(), 0, "this is not the name of a folder");
+            Ok(name.ok_or_else(|| StorageError::Corrupt(bad()))?)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let name = nonce(env).map_err(StorageError::local("random bytes"))?;
+            write_whole(env, config, IDENTITY, &format!("{name}\n"))?;
+            Ok(name)
+        }
+        Err(error) => Err(StorageError::local(path)(error).into()),
+    }
+}
+
+/// Writes a small file into the local folder, durably and as a whole.
+fn write_whole(env: &dyn Env, config: &Config, name: &str, text: &str) -> Result<(), StorageError> {
+    let path = config.local_dir.join(name);
+    let aside = path.with_extension("tmp");
+    let written = env.create(&aside).and_then(|mut file| {
+        file.append(text.as_bytes())?;
+        file.sync()?;
+        env.rename(&aside, &path)?;
+        env.sync_dir(&config.local_dir)
+    });
+    written.map_err(StorageError::local(&path))
 }
 
 /// Reads and removes the mark of an orderly stop.
@@ -269,15 +374,6 @@ fn take_mark(env: &dyn Env, config: &Config) -> Result<Option<(Uuid, u64)>, Stor
 impl Inner {
     /// Leaves the mark of an orderly stop: the mirrors that manifest `number` names are complete and synced.
     pub(super) fn mark_orderly(&self, number: u64) -> Result<(), StorageError> {
-        let path = self.config.local_dir.join(MARK);
-        let aside = path.with_extension("tmp");
-        let text = format!("{} {number}\n", self.store_id);
-        let written = self.env.create(&aside).and_then(|mut file| {
-            file.append(text.as_bytes())?;
-            file.sync()?;
-            self.env.rename(&aside, &path)?;
-            self.env.sync_dir(&self.config.local_dir)
-        });
-        written.map_err(StorageError::local(&path))
+        write_whole(&*self.env, &self.config, MARK, &format!("{} {number}\n", self.store_id))
     }
 }

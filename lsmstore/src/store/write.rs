@@ -70,26 +70,7 @@ impl Store {
     /// [`WriteError::Full`]: flush and try again.
     pub fn apply_at(&self, first: u64, batch: &Batch) -> Result<Replayed, WriteError> {
         self.inner.refuse_own_log()?;
-        batch.check()?;
-        let mut writer = lock(&self.inner.writer);
-        self.inner.usable()?;
-        let wrong = |what| Err(WriteError::Sequence { first, what });
-        let Some(held) = writer.replaying else { return wrong("the replay is over") };
-        if batch.is_empty() {
-            return Ok(Replayed::Skipped);
-        }
-        let last = match first.checked_add(batch.len() as u64 - 1) {
-            Some(last) if first > 0 && last <= MAX_SEQUENCE => last,
-            _ => return wrong("the numbers are out of range"),
-        };
-        if last <= held {
-            return Ok(Replayed::Skipped);
-        }
-        if first <= held {
-            return wrong("the manifest holds a part of this batch");
-        }
-        self.inner.insert(&mut writer, batch, first, last)?;
-        Ok(Replayed::Applied)
+        self.inner.replay_one(first, batch)
     }
 
     /// Ends the replay of a log: the next batch gets `floor` or, if that was used already, the number after the last.
@@ -106,6 +87,29 @@ impl Inner {
             LogChoice::Own => Err(WriteError::WrongLog { instead: "Store::write" }),
             _ => Ok(()),
         }
+    }
+
+    pub(super) fn replay_one(&self, first: u64, batch: &Batch) -> Result<Replayed, WriteError> {
+        batch.check()?;
+        let mut writer = lock(&self.writer);
+        self.usable()?;
+        let wrong = |what| Err(WriteError::Sequence { first, what });
+        let Some(held) = writer.replaying else { return wrong("the replay is over") };
+        if batch.is_empty() {
+            return Ok(Replayed::Skipped);
+        }
+        let last = match first.checked_add(batch.len() as u64 - 1) {
+            Some(last) if first > 0 && last <= MAX_SEQUENCE => last,
+            _ => return wrong("the numbers are out of range"),
+        };
+        if last <= held {
+            return Ok(Replayed::Skipped);
+        }
+        if first <= held {
+            return wrong("the manifest holds a part of this batch");
+        }
+        self.insert(&mut writer, batch, first, last)?;
+        Ok(Replayed::Applied)
     }
 
     pub(super) fn apply_next(&self, writer: &mut Writer, batch: &Batch) -> Result<Applied, WriteError> {
@@ -125,12 +129,8 @@ impl Inner {
     /// Makes room, writes and publishes.
     pub(super) fn insert(&self, writer: &mut Writer, batch: &Batch, first: u64, last: u64) -> Result<(), WriteError> {
         let room = writer.heights.room(batch);
-        if !writer.active.fits(&room) {
-            let frozen = writer.frozen.len();
-            if frozen >= self.config.max_frozen && writer.active.table().entries() > 0 {
-                return Err(WriteError::Full { frozen });
-            }
-            self.rotate(writer, room.bytes)?;
+        if !writer.active.has(room.bytes) {
+            self.make_room(writer, room.bytes)?;
         }
         match writer.active.insert(batch, first, &room) {
             Ok(()) => {}
@@ -145,5 +145,14 @@ impl Inner {
         writer.active.table().publish(last);
         self.counters.written(batch);
         Ok(())
+    }
+
+    /// Goes on in a memtable that has room for `bytes`, unless too many wait for a flush.
+    pub(super) fn make_room(&self, writer: &mut Writer, bytes: usize) -> Result<(), WriteError> {
+        let frozen = writer.frozen.len();
+        if frozen >= self.config.max_frozen && writer.active.table().entries() > 0 {
+            return Err(WriteError::Full { frozen });
+        }
+        self.rotate(writer, bytes)
     }
 }

@@ -1,0 +1,191 @@
+//! Durable writes: batches of many callers go to the store's own log together.
+//!
+//! Callers queue; one background job at a time takes what has queued, writes it as records, syncs once if any of them
+//! asked for that, applies it and answers. While it syncs the next group gathers, so the number of syncs adapts to the
+//! disk.
+//!
+//! # Invariants
+//! * The log comes before the memtable: what is readable is in the log (and durable there, for those who asked).
+//! * Only the leader writes to memtables, and it holds the log's lock from the numbers to the memtable; a flush takes
+//!   that lock to rotate both together. So a segment and the memtables of its flush hold the same batches.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::oneshot;
+
+use crate::batch::Batch;
+use crate::error::{Unusable, WriteError};
+use crate::key::MAX_SEQUENCE;
+use crate::log::LogChoice;
+use crate::store::{Applied, Inner, Store, lock};
+use crate::wal::OwnLog;
+
+/// When a write counts as done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Durability {
+    /// When it is readable. It survives the process, not the machine.
+    Memory,
+    /// When it is synced to the local disk.
+    Local,
+}
+
+/// Bytes of batches that are written together at most.
+const GROUP: usize = 4 << 20;
+
+type Answer = oneshot::Sender<Result<Applied, WriteError>>;
+
+struct Waiting {
+    batch: Batch,
+    durability: Durability,
+    answer: Answer,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: std::collections::VecDeque<Waiting>,
+    leader: bool,
+}
+
+/// The own log and those who wait for it.
+pub(super) struct Group {
+    pub(super) log: Mutex<OwnLog>,
+    queue: Mutex<Queue>,
+}
+
+impl Group {
+    pub(super) fn new(log: OwnLog) -> Group {
+        Group { log: Mutex::new(log), queue: Mutex::default() }
+    }
+}
+
+impl Store {
+    /// Writes a batch to the store's own log and applies it. If the caller gives up waiting the batch may be applied all
+    /// the same.
+    ///
+    /// # Errors
+    /// [`WriteError::Full`]: wait and try again. [`WriteError::WrongLog`] if somebody else keeps the log (without any
+    /// log, [`Durability::Memory`] is possible). [`Unusable::Poisoned`] after a failed sync.
+    pub async fn write(&self, batch: Batch, durability: Durability) -> Result<Applied, WriteError> {
+        let Some(group) = &self.inner.group else {
+            return match (&self.inner.log, durability) {
+                (LogChoice::Nobody, Durability::Memory) => self.apply(&batch),
+                _ => Err(WriteError::WrongLog { instead: "Store::apply" }),
+            };
+        };
+        self.inner.usable()?;
+        batch.check()?;
+        let (answer, answered) = oneshot::channel();
+        let lead = {
+            let mut queue = lock(&group.queue);
+            queue.waiting.push_back(Waiting { batch, durability, answer });
+            !std::mem::replace(&mut queue.leader, true)
+        };
+        if lead {
+            let inner = Arc::clone(&self.inner);
+            self.inner.env.spawn_blocking(Box::new(move || inner.lead()));
+        }
+        answered.await.unwrap_or_else(|_| {
+            let what = "the job that writes the log ended without an answer".to_owned();
+            Err(self.inner.poison(Unusable::Poisoned { what }).into())
+        })
+    }
+}
+
+impl Inner {
+    /// Writes groups until nobody waits.
+    fn lead(&self) {
+        let Some(group) = &self.group else { return };
+        loop {
+            let mut taken = Vec::new();
+            {
+                let mut queue = lock(&group.queue);
+                let mut bytes = 0;
+                while let Some(next) = queue.waiting.front() {
+                    bytes += next.batch.encoded_len();
+                    if !taken.is_empty() && bytes > GROUP {
+                        break;
+                    }
+                    taken.extend(queue.waiting.pop_front());
+                }
+                if taken.is_empty() {
+                    queue.leader = false;
+                    return;
+                }
+            }
+            let mut log = lock(&group.log);
+            let mut taken = std::collections::VecDeque::from(taken);
+            while !taken.is_empty() {
+                self.write_group(&mut log, &mut taken);
+            }
+        }
+    }
+
+    /// Writes as many of `taken` as the active memtable has room for, at least one, and answers them.
+    fn write_group(&self, log: &mut OwnLog, taken: &mut std::collections::VecDeque<Waiting>) {
+        let mut group = Vec::new();
+        let mut next = self.last_sequence.load(Ordering::Acquire) + 1;
+        let mut sync = false;
+        let mut room = 0;
+        while let Some(waiting) = taken.pop_front() {
+            let prepared = self.prepare(&waiting.batch, next, room);
+            match prepared {
+                Ok(Some(bytes)) => {
+                    log.push(next, waiting.batch.as_bytes());
+                    sync |= waiting.durability == Durability::Local;
+                    room += bytes;
+                    let first = next;
+                    next += waiting.batch.len() as u64;
+                    group.push((waiting, first));
+                }
+                Ok(None) => {
+                    taken.push_front(waiting);
+                    break;
+                }
+                Err(error) => drop(waiting.answer.send(Err(error))),
+            }
+        }
+        let written = log.write().and_then(|()| if sync { log.sync() } else { Ok(()) });
+        if let Err(error) = written {
+            let what = format!("writing the log in {} failed: {error}", log.dir().display());
+            let why = self.poison(Unusable::Poisoned { what });
+            group.into_iter().for_each(|(waiting, _)| drop(waiting.answer.send(Err(why.clone().into()))));
+            return;
+        }
+        let mut writer = lock(&self.writer);
+        for (waiting, first) in group {
+            let last = first + waiting.batch.len() as u64 - 1;
+            let result = if waiting.batch.is_empty() {
+                Ok(())
+            } else {
+                // The log has it: not applying it would lose the order, so a failure is the end of this handle.
+                self.insert(&mut writer, &waiting.batch, first, last).map_err(|error| {
+                    let what = format!("a logged batch could not be applied: {error}");
+                    WriteError::Unusable(self.poison(Unusable::Poisoned { what }))
+                })
+            };
+            // Whoever does not wait any more needs no answer.
+            let _ = waiting.answer.send(result.map(|()| Applied { first, last }));
+        }
+    }
+
+    /// Makes sure that a batch fits behind `before` bytes of the same group: the room it needs at most, or none if it has
+    /// to wait for the next group.
+    fn prepare(&self, batch: &Batch, first: u64, before: usize) -> Result<Option<usize>, WriteError> {
+        self.usable()?;
+        if first + batch.len() as u64 > MAX_SEQUENCE {
+            return Err(WriteError::Sequence { first, what: "the sequence numbers are used up" });
+        }
+        let bytes = crate::memtable::insert::most_bytes(batch);
+        let mut writer = lock(&self.writer);
+        if writer.active.has(before + bytes) {
+            return Ok(Some(bytes));
+        }
+        if before > 0 {
+            return Ok(None);
+        }
+        self.make_room(&mut writer, bytes)?;
+        Ok(Some(bytes))
+    }
+}

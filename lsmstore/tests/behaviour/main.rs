@@ -1,0 +1,12 @@
+//! What a store does, seen from outside: one module per subject, test names are the specification.
+#![allow(clippy::unwrap_used)]
+
+mod damage;
+mod elsewhere;
+mod external_log;
+mod fencing;
+mod fixture;
+mod limits;
+mod merging;
+mod model;
+mod own_log;

@@ -1,0 +1,191 @@
+//! Whatever is written, flushed, merged and reopened, the store reads as an ordered map does.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lsmstore::{Batch, Config, FlushOptions, KeepAll, LogChoice, Store, View, WriteError};
+use proptest::prelude::*;
+
+use crate::fixture::{Fixture, RecordingLog};
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Keys, with a value's length, or none for a deletion.
+    Write(Vec<(u8, Option<u16>)>),
+    Flush,
+    Merge,
+    Reopen {
+        flushed: bool,
+    },
+    Snapshot,
+    Walk(u8, Vec<bool>),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let write = (any::<u8>(), prop::option::weighted(0.7, 0_u16..400));
+    let step = prop_oneof![
+        8 => prop::collection::vec(write, 0..12).prop_map(Step::Write),
+        2 => Just(Step::Flush),
+        1 => Just(Step::Merge),
+        1 => any::<bool>().prop_map(|flushed| Step::Reopen { flushed }),
+        1 => Just(Step::Snapshot),
+        2 => (any::<u8>(), prop::collection::vec(any::<bool>(), 0..30)).prop_map(|(key, turns)| Step::Walk(key, turns)),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+type Model = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// Few keys, of different lengths, with shared prefixes.
+fn key(byte: u8) -> Vec<u8> {
+    let mut key = b"key".to_vec();
+    key.extend(std::iter::repeat_n(byte / 16, usize::from(byte % 4)));
+    key.push(byte % 16);
+    key
+}
+
+fn check(view: &View, sequence: u64, model: &Model) {
+    for byte in 0..=255 {
+        let key = key(byte);
+        assert_eq!(view.get(&key, sequence).unwrap(), model.get(&key).map(|value| &value[..]), "get {key:?}");
+    }
+    let mut iter = view.iter(sequence).unwrap();
+    let mut found = Vec::new();
+    let mut standing = iter.seek_first().unwrap();
+    while standing {
+        found.push((iter.key().to_vec(), iter.value().to_vec()));
+        standing = iter.next().unwrap();
+    }
+    assert_eq!(found, model.clone().into_iter().collect::<Vec<_>>(), "forward");
+    let mut standing = iter.seek_last().unwrap();
+    found.clear();
+    while standing {
+        found.push((iter.key().to_vec(), iter.value().to_vec()));
+        standing = iter.prev().unwrap();
+    }
+    found.reverse();
+    assert_eq!(found, model.clone().into_iter().collect::<Vec<_>>(), "backward");
+}
+
+/// A walk with turns, beside the same walk over the map.
+fn walk(view: &View, sequence: u64, model: &Model, start: u8, turns: &[bool]) {
+    let start = key(start);
+    let mut iter = view.iter(sequence).unwrap();
+    let mut expected = if turns.len() % 2 == 0 {
+        iter.seek(&start).unwrap();
+        model.range(start..).next()
+    } else {
+        iter.seek_for_prev(&start).unwrap();
+        model.range(..=start).next_back()
+    };
+    for &forward in turns {
+        assert_eq!(
+            iter.valid().then(|| (iter.key().to_vec(), iter.value().to_vec())),
+            expected.map(|(k, v)| (k.clone(), v.clone()))
+        );
+        let Some((at, _)) = expected else { return };
+        use std::ops::Bound::{Excluded, Unbounded};
+        if forward {
+            iter.next().unwrap();
+            expected = model.range::<Vec<u8>, _>((Excluded(at), Unbounded)).next();
+        } else {
+            iter.prev().unwrap();
+            expected = model.range::<Vec<u8>, _>((Unbounded, Excluded(at))).next_back();
+        }
+    }
+}
+
+async fn apply(store: &Store, batch: &Batch) -> u64 {
+    loop {
+        match store.apply(batch) {
+            Ok(applied) => return applied.first,
+            Err(WriteError::Full { .. }) => drop(store.flush().await.unwrap()),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn run(steps: Vec<Step>, shared: bool) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let fixture = Fixture::new();
+        let kind = if shared { lsmstore::RegionKind::Shared } else { lsmstore::RegionKind::Heap };
+        let config = || {
+            let config = Config::new(fixture.folder(), "model").memtable_bytes(4096).memtable_region(kind);
+            config.block_bytes(128).max_frozen(2).table_bytes(1024)
+        };
+        let log = Arc::new(RecordingLog::default());
+        let open = |log: &Arc<RecordingLog>| fixture.open_with(config(), LogChoice::External(Arc::clone(log) as _));
+        let mut store = open(&log).await;
+        let mut model = Model::new();
+        let mut snapshots = Vec::new();
+        for (number, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Write(writes) => {
+                    let mut batch = Batch::new();
+                    for (byte, length) in writes {
+                        let key = key(byte);
+                        match length {
+                            Some(length) => {
+                                let value = vec![number as u8; usize::from(length)];
+                                batch.put(&key, &value);
+                                model.insert(key, value);
+                            }
+                            None => {
+                                batch.delete(&key);
+                                model.remove(&key);
+                            }
+                        }
+                    }
+                    let first = apply(&store, &batch).await;
+                    log.append(first, &batch);
+                }
+                Step::Flush => drop(store.flush().await.unwrap()),
+                Step::Merge => drop(store.merge(Arc::new(KeepAll)).await.unwrap()),
+                Step::Reopen { flushed } => {
+                    if flushed {
+                        store.flush_with(FlushOptions { clean: true, force: false }).await.unwrap();
+                        store.close().await.unwrap();
+                    } else {
+                        drop(store);
+                    }
+                    store = open(&log).await;
+                    log.replay(&store).await;
+                    store.set_next_sequence(0);
+                }
+                Step::Snapshot => {
+                    let view = store.view().unwrap();
+                    let sequence = view.read_sequence();
+                    snapshots.push((view, sequence, model.clone()));
+                }
+                Step::Walk(start, turns) => {
+                    let view = store.view().unwrap();
+                    walk(&view, view.read_sequence(), &model, start, &turns);
+                }
+            }
+        }
+        let view = store.view().unwrap();
+        check(&view, view.read_sequence(), &model);
+        for (view, sequence, model) in snapshots {
+            check(&view, sequence, &model);
+        }
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_store_reads_as_an_ordered_map(steps in steps()) {
+        run(steps, false);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 15, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_store_in_shared_memory_reads_as_an_ordered_map(steps in steps()) {
+        run(steps, true);
+    }
+}
