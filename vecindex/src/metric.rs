@@ -40,6 +40,9 @@ impl Metric {
 }
 
 /// A row that was found. Ordered by distance, then by id.
+///
+/// A search orders by the internal distance: two rows whose distances become equal only by the root or by clamping may come
+/// in either order of ids.
 #[derive(Debug, Clone, Copy)]
 pub struct Neighbour {
     /// The row's id: its place in the storage.

@@ -3,6 +3,7 @@
 //! The files are compacted copies of the live structures with a checksum per mebibyte (see `format`). Whoever writes or
 //! fetches a file verifies it once; opening reads the header only, and a search stays in bounds whatever the bytes are.
 
+use std::cmp::Reverse;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -191,7 +192,10 @@ fn seal_graph(hnsw: &Hnsw<F32Rows>, len: u32, pair: u64, out: &mut impl Write) -
     page.long(at::UPPER, layout.upper as u64);
     page.long(at::LEVEL0, layout.level0 as u64);
     page.word(at::LINKED, len);
-    page.long(at::ENTRY, graph.entry().map_or(u64::MAX, |(level, id)| u64::from(level) << 32 | u64::from(id)));
+    page.long(
+        at::ENTRY,
+        entry_among(graph, len).map_or(u64::MAX, |(level, id)| u64::from(level) << 32 | u64::from(id)),
+    );
     page.word(at::UPPER_USED, upper);
     let mut out = Chunks::after_header(out, &page.finish())?;
     for id in 0..len {
@@ -212,6 +216,12 @@ fn seal_graph(hnsw: &Hnsw<F32Rows>, len: u32, pair: u64, out: &mut impl Write) -
         put_links(graph, id, 0, len, &mut out)?;
     }
     Ok(out.finish()?)
+}
+
+/// Where searches of the first `len` nodes start: as in the live graph, or, if that is a newer node, at the highest of them.
+fn entry_among(graph: &Graph, len: u32) -> Option<(u32, u32)> {
+    let highest = || (0..len).map(|id| (graph.level(id), id)).max_by_key(|(level, id)| (*level, Reverse(*id)));
+    graph.entry().filter(|(_, id)| *id < len).or_else(highest)
 }
 
 fn put_links<W: Write>(graph: &Graph, id: u32, level: u32, len: u32, out: &mut Chunks<'_, W>) -> io::Result<()> {

@@ -205,7 +205,8 @@ impl<S: VectorStorage> Hnsw<S> {
     }
 
     /// Links everything that is pending when it starts, on all threads of the current rayon pool (call it inside
-    /// `ThreadPool::install` to choose another). [`Hnsw::linked`] shows the progress meanwhile.
+    /// `ThreadPool::install` to choose another). [`Hnsw::linked`] shows the progress meanwhile. Rows that other threads are
+    /// linking at the same time may not be finished when this returns.
     ///
     /// # Errors
     /// A graph opened for reading.

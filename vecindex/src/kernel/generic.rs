@@ -8,8 +8,8 @@ use super::isa::{Isa, prefetch_line};
 
 /// How many rows ahead of the one being compared are asked for, and at most how many lines of each: the hardware
 /// continues a row by itself once it is under way.
-const AHEAD: usize = 4;
-const LINES_AHEAD: usize = 24;
+const AHEAD: usize = 2;
+const LINES_AHEAD: usize = 16;
 
 /// One term of a distance.
 pub(super) trait Op {

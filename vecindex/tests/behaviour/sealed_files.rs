@@ -70,6 +70,43 @@ fn pending_rows_cannot_be_sealed() {
 }
 
 #[test]
+fn an_index_can_be_sealed_while_it_grows() {
+    const N: usize = 3000;
+    let rows = random(41, N, 8);
+    let hnsw = empty(Metric::L2, 8, N as u32, params());
+    for row in &rows[..500] {
+        hnsw.append(row, [0, 0]).unwrap();
+    }
+    hnsw.link_pending().unwrap();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut context = vecindex::BuildContext::default();
+            for row in &rows[500..] {
+                let id = hnsw.append(row, [0, 0]).unwrap();
+                hnsw.link(id, &mut context).unwrap();
+            }
+        });
+        let mut sealed_while_growing = 0;
+        while !writer.is_finished() {
+            let (mut r, mut g) = (Vec::new(), Vec::new());
+            match seal(&hnsw, &mut r, &mut g) {
+                Err(SealError::Pending { .. }) => continue,
+                other => other.unwrap(),
+            };
+            let (r, g) = (file(&r), file(&g));
+            verify(&r).unwrap();
+            verify(&g).unwrap();
+            let opened = Hnsw::open_sealed(r, g).unwrap();
+            let all = opened.search(&rows[0], N, 10, &mut SearchCursor::default()).unwrap();
+            assert_eq!(all.len() as u32, opened.len());
+            sealed_while_growing += 1;
+        }
+        println!("sealed {sealed_while_growing} times");
+        writer.join().unwrap();
+    });
+}
+
+#[test]
 fn files_of_two_seals_do_not_mix() {
     let rows = random(34, 60, 3);
     let (a, _) = sealed(&index(Metric::L2, &rows[..50], 50));
