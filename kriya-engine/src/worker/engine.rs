@@ -125,6 +125,8 @@ pub(crate) struct Engine {
     pub segments: SegmentFiles,
     pub signals: Arc<Signals>,
     pub last_error: Mutex<Option<String>>,
+    /// Held while flushing, so that a flush that was asked for is not followed by one that nobody needs.
+    pub flushing: Mutex<()>,
     /// Transactions whose fate decides over an object: (object, transaction, whether it drops it).
     pub undecided: Mutex<Vec<(u64, u64, bool)>>,
     /// Threads of index builds and seals: all cores, once.

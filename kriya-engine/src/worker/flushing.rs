@@ -28,10 +28,14 @@ pub(crate) fn flush_forever(engine: &Engine) {
         }
         engine.views.prune();
         let on_time = Instant::now() >= due;
-        if !on_time && !engine.store.wants_flush() {
-            continue;
-        }
-        match flush_once(engine) {
+        let flushed = {
+            let _one = engine.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+            if !on_time && !engine.store.wants_flush() {
+                continue;
+            }
+            flush_once(engine)
+        };
+        match flushed {
             Ok(()) => {
                 pause = RETRY.0;
                 due = Instant::now() + interval;

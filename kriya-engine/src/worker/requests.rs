@@ -107,7 +107,13 @@ impl<'a> Serving<'a> {
         if generation != current {
             return Some(Reply::Generation { current });
         }
-        (!self.engine.sessions.begin_writing(self.slot)).then_some(Reply::Stopping)
+        let sessions = &self.engine.sessions;
+        let admitted = match request {
+            // A number alone binds nobody.
+            Request::NewId { .. } | Request::LeaseTids { .. } => sessions.may_write(self.slot),
+            _ => sessions.begin_writing(self.slot),
+        };
+        (!admitted).then_some(Reply::Stopping)
     }
 
     fn answer(&mut self, request: Request, raw: &[u8]) -> io::Result<Answer> {
@@ -338,7 +344,11 @@ impl<'a> Serving<'a> {
         let engine = self.engine;
         engine.signals.sealing.wake();
         let options = FlushOptions { clean: false, force: true };
-        match engine.runtime.block_on(engine.store.flush_with(options)) {
+        let flushed = {
+            let _one = engine.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+            engine.runtime.block_on(engine.store.flush_with(options))
+        };
+        match flushed {
             Ok(_) => {
                 let manifest = engine.store.manifest();
                 Reply::Flushed(FlushReport {

@@ -16,6 +16,12 @@ struct Connected {
     closing: bool,
 }
 
+impl Connected {
+    fn may_write(&self, slot: usize) -> bool {
+        !self.closing || self.writing.contains(&slot)
+    }
+}
+
 /// All sessions.
 #[derive(Default)]
 pub(crate) struct Sessions {
@@ -50,11 +56,16 @@ impl Sessions {
     /// Whether the session may write: not if its transaction would be a new one while the worker is stopping.
     pub(crate) fn begin_writing(&self, slot: usize) -> bool {
         let mut connected = self.lock();
-        if connected.closing && !connected.writing.contains(&slot) {
-            return false;
+        let may = connected.may_write(slot);
+        if may {
+            connected.writing.insert(slot);
         }
-        connected.writing.insert(slot);
-        true
+        may
+    }
+
+    /// As [`Sessions::begin_writing`], without beginning.
+    pub(crate) fn may_write(&self, slot: usize) -> bool {
+        self.lock().may_write(slot)
     }
 
     pub(crate) fn end_writing(&self, slot: usize) {

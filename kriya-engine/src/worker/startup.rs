@@ -169,6 +169,7 @@ pub(crate) fn open(
         sessions: Sessions::default(),
         segments: SegmentFiles::new(config.segments_dir(), objects, &prefix),
         last_error: Mutex::new(None),
+        flushing: Mutex::new(()),
         undecided: Mutex::new(Vec::new()),
         pool: pool.map_err(|error| StartError::failed(&error))?,
         config,

@@ -1,0 +1,344 @@
+//! A host whose log is a list, a worker on a folder, and backends that write and log as Postgres's would.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use kriya_engine::record::{Kind, RecordHead, frames};
+use kriya_engine::worker::{
+    Endpoint, Facts, Host, HostError, Level, LogChunk, LogRange, LogRecord, WorkerConfig, WorkerHandle, XidState, start,
+};
+use kriya_engine::{Check, ClientError, IndexWritten, NewEntry, PollWait, Session, Written, keys};
+use lsmstore::Batch;
+
+/// How long anything may take before a test fails.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Default, Clone)]
+pub struct LogState {
+    pub records: Vec<LogRecord>,
+    pub next: u64,
+    pub flushed: u64,
+    pub slot: Option<u64>,
+    pub next_xid: u64,
+    pub system_identifier: u64,
+    pub states: HashMap<u64, XidState>,
+    pub warnings: Vec<String>,
+    pub barriers: u64,
+}
+
+pub struct FakeHost(pub Mutex<LogState>);
+
+impl FakeHost {
+    pub fn new() -> Arc<FakeHost> {
+        let state = LogState { next: 1000, flushed: 1000, next_xid: 100, system_identifier: 7, ..LogState::default() };
+        Arc::new(FakeHost(Mutex::new(state)))
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, LogState> {
+        self.0.lock().unwrap()
+    }
+
+    /// A copy of everything: what a file-level copy of a data directory would have.
+    pub fn copy(&self) -> Arc<FakeHost> {
+        Arc::new(FakeHost(Mutex::new(self.lock().clone())))
+    }
+
+    /// The whole server crashes: what was not flushed is gone.
+    pub fn lose_unflushed(&self) {
+        let mut state = self.lock();
+        let flushed = state.flushed;
+        state.records.retain(|record| record.end <= flushed);
+        state.next = flushed;
+    }
+
+    pub fn begin(&self) -> u64 {
+        let mut state = self.lock();
+        let xid = state.next_xid;
+        state.next_xid += 1;
+        xid
+    }
+}
+
+impl Host for FakeHost {
+    fn facts(&self) -> Result<Facts, HostError> {
+        let state = self.lock();
+        Ok(Facts { system_identifier: state.system_identifier, timeline: 1, next_xid: state.next_xid })
+    }
+
+    fn position(&self) -> Result<u64, HostError> {
+        Ok(self.lock().next)
+    }
+
+    fn log(&self, records: Vec<Vec<u8>>, flush: bool) -> Result<LogRange, HostError> {
+        let mut state = self.lock();
+        let start = state.next;
+        for payload in records {
+            let (start, end) = (state.next, state.next + payload.len() as u64 + 24);
+            state.records.push(LogRecord { start, end, payload });
+            state.next = end;
+        }
+        if flush {
+            state.flushed = state.next;
+        }
+        Ok(LogRange { start, end: state.next })
+    }
+
+    fn read_log(&self, from: u64, upto: u64, max_bytes: usize) -> Result<LogChunk, HostError> {
+        let state = self.lock();
+        if upto > state.flushed {
+            return Err(HostError::new(format!("the log is flushed to {}, {upto} was asked for", state.flushed)));
+        }
+        let (mut records, mut bytes, mut next) = (Vec::new(), 0, from);
+        for record in state.records.iter().filter(|record| record.start >= from && record.start < upto) {
+            if bytes > max_bytes {
+                return Ok(LogChunk { records, next, end_reached: false });
+            }
+            bytes += record.payload.len();
+            next = record.end;
+            records.push(record.clone());
+        }
+        Ok(LogChunk { records, next: upto, end_reached: true })
+    }
+
+    fn flushed_position(&self) -> Result<u64, HostError> {
+        Ok(self.lock().flushed)
+    }
+
+    fn ensure_slot(&self, position: u64) -> Result<(), HostError> {
+        self.lock().slot = Some(position);
+        Ok(())
+    }
+
+    fn advance_slot(&self, position: u64) -> Result<(), HostError> {
+        let mut state = self.lock();
+        state.slot = state.slot.max(Some(position));
+        Ok(())
+    }
+
+    fn resolve(&self, xids: &[u64]) -> Result<Vec<XidState>, HostError> {
+        let state = self.lock();
+        Ok(xids.iter().map(|xid| state.states.get(xid).copied().unwrap_or(XidState::InProgress)).collect())
+    }
+
+    fn barrier(&self) -> Result<(), HostError> {
+        self.lock().barriers += 1;
+        Ok(())
+    }
+
+    fn report(&self, level: Level, message: &str) {
+        if level == Level::Warning {
+            self.lock().warnings.push(message.to_owned());
+        }
+    }
+}
+
+/// A folder, a host, and the worker if it runs.
+pub struct Cluster {
+    pub dir: tempfile::TempDir,
+    pub host: Arc<FakeHost>,
+    pub memtable_bytes: usize,
+    pub flush_interval: Duration,
+    pub worker: Option<WorkerHandle>,
+}
+
+impl Cluster {
+    /// A worker that flushes only when it is told to.
+    pub fn new() -> Cluster {
+        let mut cluster = Cluster {
+            dir: tempfile::tempdir().unwrap(),
+            host: FakeHost::new(),
+            memtable_bytes: 4 << 20,
+            flush_interval: Duration::from_secs(3600),
+            worker: None,
+        };
+        cluster.start();
+        cluster
+    }
+
+    pub fn config(&self) -> WorkerConfig {
+        config(self.dir.path(), self.memtable_bytes, self.flush_interval)
+    }
+
+    pub fn start(&mut self) {
+        assert!(self.worker.is_none());
+        self.worker = Some(start(self.config(), self.host.clone()));
+    }
+
+    /// The worker goes away without a word; the server stays.
+    pub fn crash_worker(&mut self) {
+        self.worker = None;
+    }
+
+    pub fn restart_after_worker_crash(&mut self) {
+        self.crash_worker();
+        self.start();
+    }
+
+    /// Everything goes away.
+    pub fn restart_after_server_crash(&mut self) {
+        self.crash_worker();
+        self.host.lose_unflushed();
+        self.start();
+    }
+
+    /// Stops the worker in order.
+    pub fn stop(&mut self) {
+        let worker = self.worker.take().unwrap();
+        worker.stop();
+        finished(&worker).unwrap();
+    }
+
+    pub fn socket(&self) -> std::path::PathBuf {
+        WorkerConfig::socket(self.dir.path())
+    }
+
+    pub fn try_connect(&self) -> Result<Session, ClientError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match Session::connect(&self.socket(), std::process::id(), &mut PollWait) {
+                Err(ClientError::NotServing(why)) => {
+                    if let Some(Err(error)) = self.worker.as_ref().and_then(WorkerHandle::finished) {
+                        panic!("the worker ended: {error}");
+                    }
+                    assert!(Instant::now() < deadline, "the worker does not serve: {why}");
+                    std::thread::yield_now();
+                }
+                other => return other,
+            }
+        }
+    }
+
+    pub fn connect(&self) -> Backend {
+        Backend::new(self.try_connect().unwrap(), self.host.clone())
+    }
+}
+
+pub fn config(dir: &Path, memtable_bytes: usize, flush_interval: Duration) -> WorkerConfig {
+    WorkerConfig {
+        dir: dir.to_owned(),
+        endpoint: Endpoint::Local,
+        bucket: "bucket".into(),
+        prefix: "prefix".into(),
+        memtable_bytes,
+        flush_interval,
+        version: "test".into(),
+    }
+}
+
+/// Waits for the end of a worker.
+pub fn finished(worker: &WorkerHandle) -> Result<(), kriya_engine::worker::WorkerError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(result) = worker.finished() {
+            return result;
+        }
+        assert!(Instant::now() < deadline, "the worker does not end");
+        std::thread::yield_now();
+    }
+}
+
+/// Asks until the answer is right.
+pub fn eventually(what: &str, mut right: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !right() {
+        assert!(Instant::now() < deadline, "it never happened: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// A backend with one transaction.
+pub struct Backend {
+    pub session: Session,
+    pub host: Arc<FakeHost>,
+    pub xid: u64,
+}
+
+impl Backend {
+    pub fn new(session: Session, host: Arc<FakeHost>) -> Backend {
+        let xid = host.begin();
+        Backend { session, host, xid }
+    }
+
+    /// Writes, with checks, without logging.
+    pub fn write(&mut self, batch: &Batch, checks: &[Check]) -> Written {
+        let generation = self.session.generation();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.session.write(generation, batch, checks, &mut PollWait).unwrap() {
+                Written::Busy => assert!(Instant::now() < deadline, "the store stays full"),
+                other => return other,
+            }
+        }
+    }
+
+    /// Logs a batch that was acknowledged.
+    pub fn log(&self, batch: &Batch, first: u64) {
+        let head = RecordHead {
+            kind: Kind::Batch,
+            generation: self.session.generation(),
+            sequence: first,
+            xid: self.xid,
+            incarnation: self.session.incarnation(),
+        };
+        self.host.log(frames(&head, batch.as_bytes()).unwrap(), false).unwrap();
+    }
+
+    /// Writes and logs, as a transaction does.
+    pub fn put(&mut self, key: &[u8], value: &[u8]) {
+        let mut batch = Batch::new();
+        batch.put(key, value);
+        let Written::At(first) = self.write(&batch, &[]) else { panic!("not written") };
+        self.log(&batch, first);
+    }
+
+    pub fn put_row(&mut self, table: u64, tid: u64, value: &[u8]) {
+        self.put(&keys::row(table, tid), value);
+    }
+
+    /// The commit record: makes the log durable.
+    pub fn commit(&mut self) {
+        let mut state = self.host.lock();
+        state.flushed = state.next;
+        state.states.insert(self.xid, XidState::Committed);
+        drop(state);
+        self.session.transaction_ended();
+        self.session.unpin();
+        self.xid = self.host.begin();
+    }
+
+    pub fn get(&mut self, key: &[u8]) -> Option<Vec<u8>> {
+        let view = self.session.view(&mut PollWait).unwrap();
+        view.get(key, view.read_sequence()).unwrap().map(<[u8]>::to_vec)
+    }
+
+    pub fn get_row(&mut self, table: u64, tid: u64) -> Option<Vec<u8>> {
+        self.get(&keys::row(table, tid))
+    }
+
+    pub fn lease(&mut self, table: u64, count: u32) -> Range<u64> {
+        self.session.lease_tids(table, count, &mut PollWait).unwrap()
+    }
+
+    pub fn flush(&mut self) {
+        self.session.flush(&mut PollWait).unwrap();
+    }
+
+    /// Inserts into an index and logs. Returns the first entry's number.
+    pub fn index_insert(&mut self, index: u64, entries: &[NewEntry<'_>]) -> u64 {
+        let generation = self.session.generation();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.session.index_insert(generation, index, entries, &mut PollWait).unwrap() {
+                IndexWritten::At { first_entry, batch, first } => {
+                    self.log(&batch, first);
+                    return first_entry;
+                }
+                IndexWritten::Busy => assert!(Instant::now() < deadline, "the store stays full"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Whose bucket it is.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use kriya_engine::worker::start;
+use kriya_engine::{ClientError, PollWait};
+
+use crate::cluster::{Cluster, config, finished};
+
+/// Every file below a folder with its length.
+fn files(dir: &Path) -> BTreeMap<String, u64> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_dir() {
+            found.extend(files(&entry.path()));
+        } else {
+            found.insert(entry.path().display().to_string(), entry.metadata().unwrap().len());
+        }
+    }
+    found
+}
+
+fn refused(cluster: &Cluster) -> String {
+    let before = files(&cluster.dir.path().join("objects"));
+    let Err(ClientError::Refused { message, hint }) = cluster.try_connect() else { panic!("it was not refused") };
+    assert!(!hint.is_empty());
+    assert_eq!(files(&cluster.dir.path().join("objects")), before, "the bucket was written to");
+    message
+}
+
+#[test]
+fn a_bucket_whose_birth_record_is_not_in_the_log_is_refused_and_left_alone() {
+    let mut cluster = Cluster::new();
+    let mut a = cluster.connect();
+    a.put_row(1, 1, b"row");
+    a.commit();
+    // Somebody copies the data directory, and both go on.
+    let copied = cluster.host.copy();
+    a.flush();
+    cluster.crash_worker();
+    cluster.host = copied;
+    {
+        // The copy has got as far, with other records.
+        let mut state = cluster.host.lock();
+        let bytes = state.next + 10_000;
+        (state.next, state.flushed) = (bytes, bytes);
+    }
+    cluster.start();
+    assert!(refused(&cluster).contains("does not belong to this server"));
+    let worker = cluster.worker.take().unwrap();
+    worker.stop();
+    assert!(finished(&worker).is_err());
+}
+
+#[test]
+fn another_server_s_bucket_and_one_from_the_future_are_refused() {
+    let mut cluster = Cluster::new();
+    cluster.connect().put_row(1, 1, b"row");
+    cluster.stop();
+    cluster.host.lock().system_identifier = 8;
+    cluster.start();
+    assert!(refused(&cluster).contains("system identifier"));
+    cluster.worker = None;
+    cluster.host.lock().system_identifier = 7;
+    let next_xid = std::mem::replace(&mut cluster.host.lock().next_xid, 1);
+    cluster.start();
+    assert!(refused(&cluster).contains("transaction"));
+    cluster.worker = None;
+    cluster.host.lock().next_xid = next_xid;
+    cluster.start();
+    assert!(cluster.connect().get_row(1, 1).is_some());
+}
+
+#[test]
+fn a_log_whose_beginning_is_gone_is_refused() {
+    let mut cluster = Cluster::new();
+    let mut a = cluster.connect();
+    a.put_row(1, 1, b"row");
+    a.flush();
+    a.put_row(1, 2, b"row");
+    a.commit();
+    cluster.crash_worker();
+    let middle = cluster.host.lock().records.len() - 1;
+    cluster.host.lock().records.drain(..middle);
+    cluster.start();
+    assert!(refused(&cluster).contains("birth"));
+}
+
+#[test]
+fn a_second_worker_on_the_same_folder_ends_at_once() {
+    let cluster = Cluster::new();
+    let mut a = cluster.connect();
+    let second = start(config(cluster.dir.path(), 4 << 20, Duration::from_secs(60)), cluster.host.clone());
+    assert!(finished(&second).unwrap_err().to_string().contains("another storage worker"));
+    assert!(a.session.status(&mut PollWait).is_ok());
+}
+
+#[test]
+fn an_endpoint_that_is_not_supported_yet_says_so_by_name() {
+    let mut cluster = Cluster::new();
+    cluster.stop();
+    let mut config = cluster.config();
+    config.endpoint = kriya_engine::worker::Endpoint::Url("http://minio:9000".into());
+    cluster.worker = Some(start(config, cluster.host.clone()));
+    let Err(ClientError::Refused { message, .. }) = cluster.try_connect() else { panic!() };
+    assert!(message.contains("not supported yet"));
+}

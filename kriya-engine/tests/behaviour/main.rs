@@ -1,0 +1,12 @@
+//! What the engine promises, as behaviours: a worker with a log that is kept in memory, and sessions beside it.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod cluster;
+mod counters;
+mod histories;
+mod hostile;
+mod indexes;
+mod processes;
+mod recovery;
+mod stopping;
+mod writes;
