@@ -52,7 +52,8 @@ fn a_unique_violation_waits_for_the_other_session() {
     let (mut one, mut two) = (server.connect().unwrap(), server.connect().unwrap());
     run(&mut one, "CREATE TABLE t (id int PRIMARY KEY) USING lsm_s3");
     for (end, expected) in [("COMMIT", Err("23505")), ("ROLLBACK", Ok(()))] {
-        run(&mut one, "TRUNCATE t; BEGIN; INSERT INTO t VALUES (1)");
+        run(&mut one, "TRUNCATE t");
+        run(&mut one, "BEGIN; INSERT INTO t VALUES (1)");
         let mut watch = server.connect().unwrap();
         let done = std::thread::scope(|scope| {
             let waiting = scope.spawn(|| two.batch_execute("INSERT INTO t VALUES (1)"));
@@ -98,7 +99,7 @@ fn what_is_not_supported_says_so_by_name() {
     );
     for sql in [
         "SELECT * FROM t FOR UPDATE",
-        "INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING",
+        "INSERT INTO t VALUES (5) ON CONFLICT DO NOTHING",
         "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT * FROM t",
         "ROLLBACK; BEGIN; INSERT INTO t VALUES (7); PREPARE TRANSACTION 'x'",
         "ROLLBACK; CREATE UNLOGGED TABLE u (id int) USING lsm_s3",
