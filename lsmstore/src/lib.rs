@@ -64,4 +64,4 @@ pub use store::{
     Applied, Durability, FlushOptions, Flushed, KeepAll, LevelStats, MergeEntry, MergePolicy, Merged, Replayed, Stats,
     Store,
 };
-pub use view::{Iter, KeyVersion, MemtableRef, Scan, View, ViewDescription};
+pub use view::{Iter, KeyValue, KeyVersion, MemtableRef, Scan, View, ViewDescription};

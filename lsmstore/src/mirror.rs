@@ -52,7 +52,11 @@ impl Mirror {
                 file.append(&buffer)?;
                 buffer.clear();
             }
-            if bytes.len() > BUFFER { file.append(bytes) } else { Ok(buffer.extend_from_slice(bytes)) }
+            if bytes.len() > BUFFER {
+                return file.append(bytes);
+            }
+            buffer.extend_from_slice(bytes);
+            Ok(())
         });
         let finish = |filled: Option<T>| {
             if filled.is_some() {

@@ -142,6 +142,9 @@ impl Inserter {
         for level in (0..MAX_HEIGHT).rev() {
             loop {
                 let next = self.table.arena.next(at, level)?;
+                if level > 0 {
+                    self.table.arena.prefetch(self.table.arena.next(at, level - 1)?);
+                }
                 if next == 0 || next == bound || !self.less(next, key, tag)? {
                     self.before[level as usize] = at;
                     self.after[level as usize] = next;

@@ -100,6 +100,10 @@ impl Memtable {
         loop {
             let next = self.arena.next(at, level)?;
             if next != 0 && next != bound {
+                if level > 0 {
+                    // Mostly the way leads down, and comparing waits for memory: both at once.
+                    self.arena.prefetch(self.arena.next(at, level - 1)?);
+                }
                 let node = self.tower(next, level)?;
                 if key::compare((node.key, node.tag), (key, tag)) == Ordering::Less {
                     at = next;

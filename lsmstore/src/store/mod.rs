@@ -169,7 +169,12 @@ impl Store {
         if inner.group.is_some() {
             let log = Arc::clone(inner);
             // A group that is being written is finished before the folder is given up.
-            blocking(&*inner.env, move || drop(log.group.as_ref().map(|group| drop(lock(&group.log))))).await?;
+            let finish = move || {
+                if let Some(group) = &log.group {
+                    drop(lock(&group.log));
+                }
+            };
+            blocking(&*inner.env, finish).await?;
         }
         let result = if ended { inner.mark_orderly(number) } else { Ok(()) };
         lock(&inner.folder).take();

@@ -188,6 +188,7 @@ impl Iter {
     ///
     /// # Errors
     /// Damaged bytes.
+    #[allow(clippy::should_implement_trait, reason = "a cursor's move, named as in every other engine")]
     pub fn next(&mut self) -> Result<bool, ReadError> {
         if !self.valid {
             return Ok(false);
@@ -335,6 +336,9 @@ impl Iter {
     }
 }
 
+/// A key and its value.
+pub type KeyValue<'a> = (&'a [u8], &'a [u8]);
+
 /// The keys with one prefix, in order; made by [`View::scan_prefix`].
 #[derive(Debug)]
 pub struct Scan {
@@ -353,7 +357,7 @@ impl Scan {
     /// # Errors
     /// Damaged bytes.
     #[allow(clippy::should_implement_trait, reason = "what it returns borrows from it")]
-    pub fn next(&mut self) -> Result<Option<(&[u8], &[u8])>, ReadError> {
+    pub fn next(&mut self) -> Result<Option<KeyValue<'_>>, ReadError> {
         let found = if self.started { self.iter.next()? } else { self.iter.seek(&self.prefix)? };
         self.started = true;
         Ok((found && self.iter.key().starts_with(&self.prefix)).then(|| (self.iter.key(), self.iter.value())))

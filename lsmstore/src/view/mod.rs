@@ -19,7 +19,7 @@ use std::sync::Arc;
 use kriya_region::Region;
 
 pub use describe::{MemtableRef, ViewDescription};
-pub use iter::{Iter, Scan};
+pub use iter::{Iter, KeyValue, Scan};
 
 use crate::error::{ReadError, ViewError};
 use crate::key::{self, DELETE, kind_of, sequence_of};

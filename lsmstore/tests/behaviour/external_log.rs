@@ -52,7 +52,8 @@ async fn writes_during_a_flush_are_neither_in_s_nor_lost() {
     let store = open(&fixture, &log).await;
     write(&store, &log, &[("a", "1")]);
     let handle = store.clone();
-    *log.at_birth.lock().unwrap() = Some(Box::new(move |_| assert_eq!(handle.apply(&puts(&[("b", "2")])).unwrap().first, 2)));
+    *log.at_birth.lock().unwrap() =
+        Some(Box::new(move |_| assert_eq!(handle.apply(&puts(&[("b", "2")])).unwrap().first, 2)));
     store.flush().await.unwrap();
     *log.at_birth.lock().unwrap() = None;
     assert_eq!(store.manifest().last_sequence, 1);

@@ -71,7 +71,7 @@ fn check(view: &View, sequence: u64, model: &Model) {
 fn walk(view: &View, sequence: u64, model: &Model, start: u8, turns: &[bool]) {
     let start = key(start);
     let mut iter = view.iter(sequence).unwrap();
-    let mut expected = if turns.len() % 2 == 0 {
+    let mut expected = if turns.len().is_multiple_of(2) {
         iter.seek(&start).unwrap();
         model.range(start..).next()
     } else {
