@@ -362,7 +362,7 @@ impl Session {
         let known = self.reader.memtables();
         let (reply, raw) = self.call_with_regions(&Request::View { known }, wait)?;
         let Reply::View { number } = reply else { return Err(unexpected(&reply)) };
-        Ok(self.reader.open_view(number, &raw)?)
+        self.reader.open_view(number, &raw)
     }
 
     /// Lets go of the view: at the end of a statement or transaction. Maps stay, for the next call of
@@ -390,7 +390,7 @@ impl Session {
             let (reply, _) = self.call_with_regions(&Request::Index { view, index: id, known }, wait)?;
             match reply {
                 Reply::Index { metric, sealed, active } => {
-                    return Ok(self.reader.open_index(id, metric, &sealed, &active)?);
+                    return self.reader.open_index(id, metric, &sealed, &active);
                 }
                 Reply::ViewMoved => self.reader.forget_view(),
                 Reply::NoSuchIndex => return Err(ClientError::NoSuchIndex(id)),

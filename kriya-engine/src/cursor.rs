@@ -129,6 +129,7 @@ impl IndexCursor {
     ///
     /// # Errors
     /// A view that cannot be read.
+    #[allow(clippy::should_implement_trait, reason = "a search is continued as long as the caller likes, and can fail")]
     pub fn next(&mut self) -> Result<Option<Found>, CursorError> {
         loop {
             let nearest = self

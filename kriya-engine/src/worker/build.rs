@@ -23,6 +23,8 @@ use crate::worker::requests::check_vector;
 /// How often a caller hears of the progress.
 const REPORT_EVERY: Duration = Duration::from_millis(200);
 const MAX_ROWS: u64 = 1 << 30;
+/// Bytes of rows for which room is made before any has come.
+const FIRST_BYTES: u64 = 16 << 30;
 /// Room above the numbers that the build itself used.
 const HEADROOM: u64 = 1 << 18;
 
@@ -78,7 +80,9 @@ impl Build {
             let hnsw = match self.hnsw.take() {
                 Some(hnsw) => self.hnsw.insert(hnsw),
                 None => {
-                    let room = (self.estimated_rows + self.estimated_rows / 4).max(1 << 16);
+                    // The estimate is not to be trusted far: it costs only doubling to be wrong.
+                    let most = (FIRST_BYTES / (vector.len() as u64 * 4)).max(1 << 16);
+                    let room = (self.estimated_rows + self.estimated_rows / 4).clamp(1 << 16, most);
                     let hnsw = private(self.metric, vector.len(), self.params, room as u32);
                     self.hnsw.insert(hnsw.map_err(|error| error.to_string())?)
                 }
@@ -118,7 +122,10 @@ impl Build {
             drop(hnsw);
             (record.first, record.end) = (1, end);
             alive(total, total).then_some(()).ok_or_else(gone)?;
-            engine.runtime.block_on(files.upload(&record)).map_err(|error| error.to_string())?;
+            if let Err(error) = engine.runtime.block_on(files.upload(&record)) {
+                files.remove(&record);
+                return Err(error.to_string());
+            }
             batch.put(&keys::segment(self.id, segment), &record.encode());
             let opened = engine.runtime.block_on(files.open(segment, record, true));
             sealed.push(Arc::new(opened.map_err(|error| error.to_string())?));

@@ -1,6 +1,7 @@
 //! What all threads of a worker share.
 
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,8 @@ pub(crate) struct Signals {
     pub sealing: Signal,
     /// The worker's first thread: stop, or a store that has become unusable.
     pub ending: Signal,
+    /// A flush was asked for: what is worth sealing is sealed, full or not.
+    pub seal_early: AtomicBool,
     how: Mutex<Ending>,
 }
 

@@ -20,6 +20,8 @@ use crate::worker::active::{Active, capacity};
 use crate::worker::engine::{ApplyError, Engine};
 use crate::worker::segments::Sealed;
 
+/// Active segments that may wait to be sealed before inserts are told to come back later.
+const MANY_ACTIVE: usize = 6;
 /// Rows that may wait to be linked before those who insert have to help.
 const MANY_WAITING: u32 = 4096;
 
@@ -133,6 +135,10 @@ impl Index {
     ) -> Result<Inserted, ApplyError> {
         let appended = {
             let _appending = self.appending();
+            if self.state().active.len() > MANY_ACTIVE {
+                engine.signals.sealing.wake();
+                return Err(ApplyError::Busy);
+            }
             if let Some(expected) = self.dim().filter(|expected| *expected != dim) {
                 return Ok(Inserted::Dimension(expected));
             }

@@ -142,7 +142,8 @@ impl fmt::Display for WorkerError {
 
 impl std::error::Error for WorkerError {}
 
-/// A worker that was started. Dropped before it has finished, it ends at once, as in a crash: nothing is flushed.
+/// A worker that was started. Dropped before it has finished, it ends at once, as in a crash: nothing is flushed. Dropping
+/// waits for the worker's threads, so calls of the host must still be answered meanwhile, if only by errors.
 #[derive(Debug)]
 pub struct WorkerHandle {
     signals: Arc<Signals>,
@@ -248,19 +249,18 @@ fn prepare(config: &WorkerConfig) -> Result<File, WorkerError> {
 
 fn serve(engine: Arc<Engine>, socket: &Path) -> Result<(), WorkerError> {
     let mut threads = Vec::new();
-    let jobs: [(&str, fn(&Engine)); 3] = [
-        ("kriya-flush", flushing::flush_forever),
-        ("kriya-link", sealing::link_forever),
-        ("kriya-seal", sealing::seal_forever),
-    ];
-    for (name, job) in jobs {
+    let mut spawn = |name: &str, job: fn(&Engine)| {
         let engine = Arc::clone(&engine);
         let thread = std::thread::Builder::new().name(name.into()).spawn(move || job(&engine));
-        threads.push(thread.map_err(WorkerError::new)?);
-    }
+        thread.map(|thread| threads.push(thread)).map_err(WorkerError::new)
+    };
+    let spawned = spawn("kriya-flush", flushing::flush_forever)
+        .and_then(|()| spawn("kriya-link", sealing::link_forever))
+        .and_then(|()| spawn("kriya-seal", sealing::seal_forever));
     engine.control.set_state(State::Serving);
-    let server = Server::start(socket, Door::Open(Arc::clone(&engine)));
-    let served = server.map_err(WorkerError::new).and_then(|server| {
+    let server =
+        spawned.and_then(|()| Server::start(socket, Door::Open(Arc::clone(&engine))).map_err(WorkerError::new));
+    let served = server.and_then(|server| {
         let lost = wait_while_usable(&engine);
         engine.control.set_state(State::Stopping);
         engine.sessions.close();

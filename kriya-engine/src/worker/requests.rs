@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use lsmstore::{Batch, FlushOptions, View, Write};
@@ -342,6 +343,7 @@ impl<'a> Serving<'a> {
 
     fn flush(&self) -> Reply {
         let engine = self.engine;
+        engine.signals.seal_early.store(true, Ordering::Relaxed);
         engine.signals.sealing.wake();
         let options = FlushOptions { clean: false, force: true };
         let flushed = {

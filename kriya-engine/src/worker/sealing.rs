@@ -5,6 +5,7 @@
 //! again. Entries stay in the store; deletions stay too, for readers of older views.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lsmstore::Batch;
@@ -46,17 +47,18 @@ pub(crate) fn link_forever(engine: &Engine) {
 /// Seals and merges until the worker ends.
 pub(crate) fn seal_forever(engine: &Engine) {
     while engine.signals.working() {
-        let asked = engine.signals.sealing.wait(IDLE);
+        engine.signals.sealing.wait(IDLE);
         if engine.signals.working() {
-            seal_all(engine, asked);
+            let early = engine.signals.seal_early.swap(false, Ordering::Relaxed);
+            seal_all(engine, early);
         }
     }
 }
 
-/// Seals what is full, and if `asked` what is worth it; then merges. Failures are reported and tried again later.
-pub(crate) fn seal_all(engine: &Engine, asked: bool) {
+/// Seals what is full, and if `early` what is worth it; then merges. Failures are reported and tried again later.
+pub(crate) fn seal_all(engine: &Engine, early: bool) {
     for index in engine.indexes.all() {
-        if asked {
+        if early {
             freeze(&index);
         }
         if let Err(error) = seal_index(engine, &index) {
@@ -164,7 +166,10 @@ fn publish(
         files.write(index.id, segment, engine.generation(), hnsw).map_err(|error| text(&error))?;
     (record.first, record.end) = (first, end);
     record.replaces = replaced.iter().map(|sealed| sealed.segment).collect();
-    engine.runtime.block_on(files.upload(&record)).map_err(|error| text(&error))?;
+    if let Err(error) = engine.runtime.block_on(files.upload(&record)) {
+        files.remove(&record);
+        return Err(text(&error));
+    }
     let mut batch = Batch::new();
     batch.put(&keys::segment(index.id, segment), &record.encode());
     for sealed in replaced {

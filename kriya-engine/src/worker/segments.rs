@@ -180,6 +180,14 @@ impl SegmentFiles {
         Ok(())
     }
 
+    /// Removes the files of a segment that nothing names.
+    pub(crate) fn remove(&self, record: &SegmentRecord) {
+        for name in [&record.rows_object, &record.graph_object] {
+            // What is left behind is removed at the next start.
+            let _ = std::fs::remove_file(self.folder.join(name));
+        }
+    }
+
     async fn put(&self, name: &str, bytes: u64) -> Result<(), SegmentError> {
         let path = self.folder.join(name);
         let object = self.object(name);

@@ -24,7 +24,7 @@ use crate::worker::indexes::{Index, Indexes};
 use crate::worker::owner::{LogKeeper, Owner, StoreLog};
 use crate::worker::replay::{check_history, replay};
 use crate::worker::requests::vector_in_row;
-use crate::worker::segments::SegmentFiles;
+use crate::worker::segments::{Sealed, SegmentError, SegmentFiles};
 use crate::worker::sessions::Sessions;
 use crate::worker::views::Views;
 use crate::worker::{Endpoint, WorkerConfig};
@@ -193,25 +193,43 @@ fn load_indexes(engine: &Engine, view: &View) -> Result<(), StartError> {
         if fates.dead.contains(&id) {
             continue;
         }
-        let mut sealed = Vec::new();
+        let (mut sealed, mut lost) = (Vec::new(), None);
         for (segment, record) in segment_records(view, sequence, id)? {
             kept.extend([record.rows_object.clone(), record.graph_object.clone()]);
-            let opened = engine.runtime.block_on(engine.segments.open(segment, record, trusted));
-            sealed
-                .push(Arc::new(opened.map_err(|error| {
-                    StartError::refused(format!("index {id} ({}): {error}", description.name), "")
-                })?));
+            match engine.runtime.block_on(engine.segments.open(segment, record, trusted)) {
+                Ok(opened) => sealed.push(Arc::new(opened)),
+                // The tables are worth serving without it.
+                Err(error @ SegmentError::Damaged { .. }) => lost = Some(error.to_string()),
+                Err(error) => return Err(StartError::failed(&error)),
+            }
         }
-        sealed.sort_by_key(|sealed| sealed.record.first);
-        let covered: Vec<SegmentRecord> = sealed.iter().map(|sealed| sealed.record.clone()).collect();
-        let index = Index::new(id, description, sealed, Arc::clone(&engine.control))
-            .map_err(|error| StartError::refused(error.to_string(), ""))?;
-        restore_entries(view, sequence, &index, &covered)
-            .map_err(|error| StartError::refused(format!("index {id} ({}): {error}", index.description.name), ""))?;
-        engine.indexes.add(index);
+        let name = description.name.clone();
+        let restored = match lost {
+            Some(why) => Err(why),
+            None => restore(engine, view, id, description, sealed),
+        };
+        match restored {
+            Ok(index) => engine.indexes.add(index),
+            Err(why) => engine.complain(format!("index {id} ({name}) cannot be used and should be rebuilt: {why}")),
+        }
     }
     engine.undecided.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(fates.undecided);
     engine.segments.clean(&kept).map_err(|error| StartError::failed(&error))
+}
+
+/// An index of its sealed segments and of the entries that none of them covers.
+fn restore(
+    engine: &Engine,
+    view: &View,
+    id: u64,
+    description: IndexDescription,
+    mut sealed: Vec<Arc<Sealed>>,
+) -> Result<Index, String> {
+    sealed.sort_by_key(|sealed| sealed.record.first);
+    let covered: Vec<SegmentRecord> = sealed.iter().map(|sealed| sealed.record.clone()).collect();
+    let index = Index::new(id, description, sealed, Arc::clone(&engine.control)).map_err(|error| error.to_string())?;
+    restore_entries(view, view.read_sequence(), &index, &covered)?;
+    Ok(index)
 }
 
 fn index_entries(view: &View, sequence: u64) -> Result<HashMap<u64, IndexDescription>, StartError> {

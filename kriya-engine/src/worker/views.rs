@@ -47,7 +47,10 @@ impl Views {
         let view = self.newest(store, indexes)?;
         {
             let mut handed = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
-            handed.entry(slot).or_default().push(Arc::clone(&view));
+            let views = handed.entry(slot).or_default();
+            if views.last().is_none_or(|last| last.number != view.number) {
+                views.push(Arc::clone(&view));
+            }
         }
         self.control.slot(slot).store(view.number, Ordering::SeqCst);
         self.prune();

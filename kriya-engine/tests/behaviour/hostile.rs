@@ -22,7 +22,7 @@ fn hello() -> Vec<u8> {
 fn closed(mut stream: UnixStream) -> bool {
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let mut rest = Vec::new();
-    matches!(stream.read_to_end(&mut rest), Ok(_)) || rest.is_empty()
+    stream.read_to_end(&mut rest).is_ok() || rest.is_empty()
 }
 
 #[test]
