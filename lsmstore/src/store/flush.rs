@@ -299,7 +299,12 @@ impl Inner {
             .chain(&attempt.tables)
             .map(|table| (table.info.id, Arc::clone(table)))
             .collect();
-        let tables = tables_of(&attempt.manifest, |info| known.get(&info.id).map(Arc::clone));
+        let Some(tables) = tables_of(&attempt.manifest, |info| known.get(&info.id).map(Arc::clone)) else {
+            // Rather no view than one that misses a table.
+            let what = format!("manifest {} names a table that is not mapped", attempt.number);
+            self.poison(Unusable::Poisoned { what });
+            return;
+        };
         let named: std::collections::HashSet<TableId> =
             attempt.manifest.levels.iter().flatten().map(|table| table.id).collect();
         known.iter().filter(|(id, _)| !named.contains(id)).for_each(|(_, table)| table.retire());
@@ -331,19 +336,12 @@ pub(super) fn birth_of(number: u64, manifest: &Manifest) -> Birth {
     }
 }
 
-/// The tables of a manifest, as a view has them. `find` knows every one of them.
-pub(super) fn tables_of(manifest: &Manifest, find: impl Fn(&TableRef) -> Option<Arc<Table>>) -> Tables {
+/// The tables of a manifest, as a view has them; none if `find` does not know one of them.
+pub(super) fn tables_of(manifest: &Manifest, find: impl Fn(&TableRef) -> Option<Arc<Table>>) -> Option<Tables> {
     let levels = manifest.levels.get(1..).unwrap_or(&[]);
     let l0 = manifest.levels.first().into_iter().flatten();
-    Tables {
-        l0: l0.filter_map(&find).map(|table| Arc::from([table])).collect(),
-        levels: levels.iter().map(|level| level.iter().filter_map(&find).collect()).collect(),
-        sequence: manifest
-            .levels
-            .iter()
-            .flatten()
-            .map(|table| table.max_sequence)
-            .fold(manifest.last_sequence, u64::max),
-        floor: manifest.floor,
-    }
+    let l0 = l0.map(|info| Some(Arc::from([find(info)?]))).collect::<Option<_>>()?;
+    let levels = levels.iter().map(|level| level.iter().map(&find).collect::<Option<_>>()).collect::<Option<_>>()?;
+    let sequences = manifest.levels.iter().flatten().map(|table| table.max_sequence);
+    Some(Tables { l0, levels, sequence: sequences.fold(manifest.last_sequence, u64::max), floor: manifest.floor })
 }

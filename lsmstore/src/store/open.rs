@@ -254,6 +254,7 @@ impl Opened {
         let held = self.manifest.last_sequence;
         let active = new_memtable(&config, 1, 0, held).map_err(StorageError::local("memtable"))?;
         let tables = tables_of(&self.manifest, |info| self.tables.get(&info.id).map(Arc::clone));
+        let tables = tables.ok_or_else(|| StorageError::Missing { object: "table".into() })?;
         let view = View {
             number: 1,
             memtables: vec![Arc::clone(&active)],

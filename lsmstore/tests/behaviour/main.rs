@@ -10,3 +10,4 @@ mod limits;
 mod merging;
 mod model;
 mod own_log;
+mod syncing;
