@@ -29,7 +29,7 @@ pub(crate) const LINE: usize = 16;
 
 /// The functions of one instruction set.
 ///
-/// `rows_*`: the query and every row are 64-byte aligned and `stride` floats long, a multiple of [`LINE`]; every id times
+/// `rows_*`: the query and every row are 64-byte aligned and `stride` floats long, a multiple of 16; every id times
 /// stride lies within the row array; `out` is as long as `ids`. `pair_*`: the same for two rows. The others take any
 /// length and alignment.
 pub struct Kernels {
