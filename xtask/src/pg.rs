@@ -51,7 +51,7 @@ pub fn start(options: &StartOptions) -> Outcome<()> {
         None => default_root(&format!("pg{}-{}", options.major, options.port))?,
     };
     let server = Postgres::builder(&pg).setting("lsm_s3.endpoint", &options.endpoint);
-    let server = start_to_stay(server, &root, options.port)?;
+    let server = start_to_stay(server.port(options.port), &root)?;
     println!("{}", server.url());
     println!("data in {}; CREATE EXTENSION kriya_pg; opens it up", server.folder().data().display());
     println!("`cargo xtask psql` opens a session, `cargo xtask pg stop` stops it");
@@ -62,11 +62,11 @@ pub fn start(options: &StartOptions) -> Outcome<()> {
 ///
 /// # Errors
 /// If it does not start, or cannot be remembered.
-pub fn start_to_stay(server: Builder, root: &Path, port: u16) -> Outcome<Postgres> {
-    let server = server.stays().durable().port(port).folder(root).start()?;
+pub fn start_to_stay(server: Builder, root: &Path) -> Outcome<Postgres> {
+    let server = server.stays().durable().folder(root).start()?;
     let folder = servers();
     fs::create_dir_all(&folder).map_err(Failure::doing("making", &folder))?;
-    let path = folder.join(port.to_string());
+    let path = folder.join(server.port().to_string());
     let text = format!("{}\n{}\n", root.display(), server.installation().pg_config.display());
     fs::write(&path, text).map_err(Failure::doing("writing", &path))?;
     Ok(server)
@@ -110,15 +110,16 @@ pub fn stop(port: Option<u16>) -> Outcome<()> {
     Ok(())
 }
 
-/// Stops the server on `port` if this clone has started it and it still runs, without a word.
+/// Stops what this clone has started in the folder `root` and still runs, without a word.
 ///
 /// # Errors
 /// If it does not stop.
-pub fn stop_quietly(port: u16) -> Outcome<()> {
-    match known(port).filter(Known::is_running) {
-        Some(server) => Ok(LeftRunning::at(&server.installation, &server.root)?.stop()?),
-        None => Ok(()),
+pub fn stop_quietly(root: &Path) -> Outcome<()> {
+    let known = known_ports().into_iter().filter_map(known).filter(|server| server.root == root);
+    for server in known.filter(Known::is_running) {
+        LeftRunning::at(&server.installation, &server.root)?.stop()?;
     }
+    Ok(())
 }
 
 /// Becomes psql on the server that was started last and still runs.

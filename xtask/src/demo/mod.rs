@@ -7,6 +7,7 @@ pub mod packages;
 mod sql;
 
 use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -15,7 +16,7 @@ use kriya_testkit::{Installation, Postgres};
 use crate::failure::{Failure, Outcome};
 use crate::{extension, pg, places, progress, setup};
 
-/// The port of the demo's server.
+/// The port of the demo's server, if it is free.
 const PORT: u16 = 28818;
 
 /// A set of vectors to show.
@@ -70,7 +71,7 @@ pub fn run(options: &Options) -> Outcome<()> {
         }
     }
     client.batch_execute("SELECT lsm_s3_flush()")?;
-    show_storage(&server.folder().data().join("kriya"));
+    show_storage(&server.folder().data().join("kriya/objects"));
     println!(
         "\nthe server stays: {}\n`cargo xtask psql` opens a session, `cargo xtask pg stop` stops it",
         server.url()
@@ -80,13 +81,17 @@ pub fn run(options: &Options) -> Outcome<()> {
 
 /// A server in an empty folder; what an earlier demo left is stopped and removed.
 fn fresh_server(installation: &Installation) -> Outcome<Postgres> {
-    pg::stop_quietly(PORT)?;
-    let root = pg::default_root(&format!("demo-{PORT}"))?;
+    let root = pg::default_root("demo")?;
+    pg::stop_quietly(&root)?;
     match fs::remove_dir_all(&root) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Failure::doing("removing", &root)(e)),
         _ => {}
     }
-    pg::start_to_stay(Postgres::builder(installation).setting("lsm_s3.endpoint", "local"), &root, PORT)
+    let mut server = Postgres::builder(installation).setting("lsm_s3.endpoint", "local");
+    if TcpListener::bind((Ipv4Addr::LOCALHOST, PORT)).is_ok() {
+        server = server.port(PORT);
+    }
+    pg::start_to_stay(server, &root)
 }
 
 /// Says where the data live: the largest files of the local object store, and all together.

@@ -22,6 +22,8 @@ pub fn setup(major: u32) -> Outcome<Installation> {
     if let Some(ready) = ready(major)? {
         return Ok(ready);
     }
+    // What is made here is for the servers' account too, however closed the caller's files usually are.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let home = home();
     std::fs::create_dir_all(&home).map_err(Failure::doing("making", &home))?;
     let path = home.join("setup.lock");
