@@ -89,7 +89,9 @@ async fn batches_replayed_out_of_order_leave_the_newest_even_over_a_flush_betwee
     let log = Arc::new(RecordingLog::default());
     drop(open(&fixture, &log).await);
     let store = open(&fixture, &log).await;
-    store.apply_at(5, &puts(&[("a", "newer")])).unwrap();
+    let mut batch = puts(&[("a", "newer")]);
+    batch.delete(b"gone");
+    store.apply_at(5, &batch).unwrap();
     let before = store.manifest();
     store.flush().await.unwrap();
     let after = store.manifest();
@@ -100,12 +102,16 @@ async fn batches_replayed_out_of_order_leave_the_newest_even_over_a_flush_betwee
         "R and S stay in a replay"
     );
     store.merge(Arc::new(lsmstore::KeepAll)).await.unwrap();
-    assert_eq!(store.apply_at(3, &puts(&[("a", "older"), ("b", "x")])).unwrap(), Replayed::Applied);
+    assert_eq!(store.apply_at(3, &puts(&[("a", "older"), ("gone", "x")])).unwrap(), Replayed::Applied);
+    store.apply_at(1, &puts(&[("b", "x")])).unwrap();
+    assert_eq!(get(&store, "gone"), None, "its deletion is newer, and a merge kept it");
     assert_eq!(get(&store, "a").as_deref(), Some("newer"));
     assert_eq!(get(&store, "b").as_deref(), Some("x"));
     store.set_next_sequence(0);
     store.flush().await.unwrap();
-    assert_eq!(store.manifest().last_sequence, 5);
+    assert_eq!(store.manifest().last_sequence, 6);
+    store.merge(Arc::new(lsmstore::KeepAll)).await.unwrap();
+    assert_eq!(get(&store, "gone"), None);
     assert_eq!(get(&store, "a").as_deref(), Some("newer"));
 }
 
@@ -211,4 +217,16 @@ async fn writes_that_only_the_owners_log_can_bring_back_are_not_left_behind_by_a
     drop(store);
     let refused = fixture.try_open(fixture.config(), LogChoice::Own).await;
     assert!(matches!(refused, Err(OpenError::WrongLog { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn an_older_version_replayed_into_a_newer_memtable_does_not_hide_the_newest() {
+    let fixture = Fixture::new();
+    let log = Arc::new(RecordingLog::default());
+    let store = fixture.open_with(fixture.config().memtable_bytes(4096), LogChoice::External(log)).await;
+    store.apply_at(5, &puts(&[("a", "newer")])).unwrap();
+    store.apply_at(6, &puts(&[("large", &"x".repeat(3900))])).unwrap();
+    store.apply_at(3, &puts(&[("a", "older")])).unwrap();
+    assert!(store.stats().frozen > 0);
+    assert_eq!(get(&store, "a").as_deref(), Some("newer"));
 }
