@@ -6,6 +6,7 @@ use std::ffi::{c_char, c_void};
 use std::os::fd::OwnedFd;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, sync_channel};
 
 use kriya_engine::record;
@@ -18,16 +19,51 @@ use crate::xid::{FullXid, lower};
 /// Something to be run on the main thread.
 pub type Job = Box<dyn FnOnce() + Send>;
 
+/// What becomes of the log that the store still needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotHealth {
+    /// It is kept.
+    Kept,
+    /// It is kept for our slot alone.
+    KeptForUs,
+    /// It is gone, or about to go.
+    Lost,
+}
+
 /// The engine's way to the main thread.
 pub struct MainThread {
     jobs: Sender<Job>,
     wake: Arc<OwnedFd>,
+    /// From where on the slot keeps the log; 0 before it was set.
+    kept_from: AtomicU64,
 }
 
 impl MainThread {
     /// `wake` is the eventfd on which the main thread waits beside its latch.
     pub fn new(jobs: Sender<Job>, wake: Arc<OwnedFd>) -> MainThread {
-        MainThread { jobs, wake }
+        MainThread { jobs, wake, kept_from: AtomicU64::new(0) }
+    }
+
+    /// Looks whether the log that the store needs is kept, and warns when that has become worse. Called by the main
+    /// thread on every round.
+    pub fn look_after_slot(&self, before: SlotHealth) -> SlotHealth {
+        let position = self.kept_from.load(Ordering::Relaxed);
+        if position == 0 {
+            return before;
+        }
+        // SAFETY: the main thread; reads of shared memory.
+        let now = match unsafe { glue::kriya_slot_health(position) } {
+            0 => SlotHealth::Kept,
+            1 => SlotHealth::KeptForUs,
+            _ => SlotHealth::Lost,
+        };
+        if now == SlotHealth::Lost && before != now {
+            warning!(
+                "{}: write-ahead log that is not in the object store yet is no longer kept; the next flush makes up for it, a crash before would not be recovered from. Raise max_slot_wal_keep_size",
+                crate::worker::NAME
+            );
+        }
+        now
     }
 
     fn run<R: Send + 'static>(&self, job: impl FnOnce() -> R + Send + 'static) -> Result<R, HostError> {
@@ -164,6 +200,7 @@ impl Host for MainThread {
     fn ensure_slot(&self, position: u64) -> Result<(), HostError> {
         // SAFETY: the main thread, which holds no other slot.
         let kept = self.run(move || unsafe { glue::kriya_slot_keep(position) })?;
+        self.kept_from.store(position, Ordering::Relaxed);
         if kept {
             return Ok(());
         }
@@ -176,7 +213,9 @@ impl Host for MainThread {
 
     fn advance_slot(&self, position: u64) -> Result<(), HostError> {
         // SAFETY: as above.
-        self.run(move || unsafe { glue::kriya_slot_keep(position) }).map(drop)
+        self.run(move || unsafe { glue::kriya_slot_keep(position) })?;
+        self.kept_from.store(position, Ordering::Relaxed);
+        Ok(())
     }
 
     fn resolve(&self, xids: &[u64]) -> Result<Vec<XidState>, HostError> {

@@ -112,7 +112,7 @@ fn connect() -> Session {
     let socket = worker::folder().join("worker.sock");
     let began = Instant::now();
     let mut asked: Option<Instant> = None;
-    let mut told = false;
+    let mut patience = Duration::from_secs(1);
     loop {
         // SAFETY: a plain variable of this process.
         let pid = unsafe { pg_sys::MyProcPid } as u32;
@@ -129,9 +129,14 @@ fn connect() -> Session {
             }
             asked = Some(Instant::now());
         }
-        if !told && began.elapsed() > Duration::from_secs(1) {
-            told = true;
-            notice!("waiting for the storage worker, which is starting");
+        if began.elapsed() > patience {
+            patience *= 4;
+            ereport!(
+                PgLogLevel::NOTICE,
+                PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+                "waiting for the storage worker, which does not serve yet",
+                "It serves when it has replayed the log. If it does not come up, the server log says why."
+            );
         }
         nap(Duration::from_millis(20));
     }

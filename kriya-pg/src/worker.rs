@@ -4,7 +4,8 @@
 //! jobs over a channel; an eventfd wakes it from its latch. Everything else is the engine's: see `kriya_engine::worker`.
 //!
 //! It is started from `shared_preload_libraries`, or by the first session that needs it. It ends with exit code 1, for
-//! 0 would tell the postmaster never to start it again.
+//! 0 would tell the postmaster never to start it again; only a worker that a session started and that could not serve
+//! (because another one does, say) ends with 0: the next session in need starts one again.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTi
 use pgrx::prelude::*;
 use rustix::event::EventfdFlags;
 
-use crate::host::{Job, MainThread};
+use crate::host::{Job, MainThread, SlotHealth};
 use crate::settings;
 
 /// Name of the worker, its process title included.
@@ -120,9 +121,10 @@ fn wait(wake: &OwnedFd) -> bool {
     !BackgroundWorker::sigterm_received()
 }
 
-fn serve(jobs: &Receiver<Job>, wake: &OwnedFd, handle: &WorkerHandle) -> Option<String> {
-    let mut stopping = false;
+fn serve(jobs: &Receiver<Job>, wake: &OwnedFd, host: &MainThread, handle: &WorkerHandle) -> Option<String> {
+    let (mut stopping, mut slot) = (false, SlotHealth::Kept);
     loop {
+        slot = host.look_after_slot(slot);
         if !wait(wake) && !stopping {
             stopping = true;
             handle.stop();
@@ -154,13 +156,15 @@ pub extern "C-unwind" fn kriya_worker_main(_argument: pg_sys::Datum) {
     };
     let config = configuration().unwrap_or_else(|message| error!("kriya storage worker: {message}"));
     let host = Arc::new(MainThread::new(sender, Arc::clone(&wake)));
-    let handle = with_signals_blocked(|| kriya_engine::worker::start(config, host));
+    let for_engine = Arc::clone(&host);
+    let handle = with_signals_blocked(|| kriya_engine::worker::start(config, for_engine));
     log!("{NAME} started");
-    let failure = serve(&jobs, &wake, &handle);
-    match failure {
+    let failure = serve(&jobs, &wake, &host, &handle);
+    match &failure {
         Some(message) => log!("{NAME} ended: {message}"),
         None => log!("{NAME} stopped"),
     }
+    let again = failure.is_none() || crate::was_preloaded();
     // SAFETY: the regular way out of a server process; 1 asks the postmaster to start the worker again.
-    unsafe { pg_sys::proc_exit(1) };
+    unsafe { pg_sys::proc_exit(again.into()) };
 }
