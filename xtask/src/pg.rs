@@ -66,6 +66,11 @@ pub fn start_to_stay(server: Builder, root: &Path) -> Outcome<Postgres> {
     let server = server.stays().durable().folder(root).start()?;
     let folder = servers();
     fs::create_dir_all(&folder).map_err(Failure::doing("making", &folder))?;
+    // The folder's server may have been known under another port before.
+    for known in known_ports().into_iter().filter_map(known).filter(|known| known.root == root) {
+        let path = folder.join(known.port.to_string());
+        fs::remove_file(&path).map_err(Failure::doing("removing", &path))?;
+    }
     let path = folder.join(server.port().to_string());
     let text = format!("{}\n{}\n", root.display(), server.installation().pg_config.display());
     fs::write(&path, text).map_err(Failure::doing("writing", &path))?;

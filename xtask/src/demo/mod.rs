@@ -57,7 +57,7 @@ pub fn run(options: &Options) -> Outcome<()> {
     match options.dataset {
         Dataset::Packages => {
             let report = packages::run(&mut client, true)?;
-            println!("\n  {}", report.plan.replace('\n', "\n  "));
+            println!("\n  how it was found: {}", report.plan);
             println!("  recall@10 against exact search: {:.3}", report.recall);
             let (p50, p99) = (report.latency.quantile_ms(0.5), report.latency.quantile_ms(0.99));
             println!("  latency of a query, one session: p50 {p50:.2} ms, p99 {p99:.2} ms");

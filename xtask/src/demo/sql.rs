@@ -83,14 +83,16 @@ fn put_row(out: &mut Vec<u8>, row: &[Field<'_>]) -> Result<(), std::num::TryFrom
     Ok(())
 }
 
-/// The first line of a query's plan.
+/// How a query's rows are found: the first scan in its plan, without the vectors in its conditions.
 ///
 /// # Errors
-/// What the server says.
+/// What the server says; a plan without a scan.
 pub fn plan(client: &mut Client, query: &str) -> Outcome<String> {
     let rows = client.query(&format!("EXPLAIN (COSTS OFF) {query}"), &[])?;
     let lines: Vec<String> = rows.iter().map(|row| row.get::<_, String>(0)).collect();
-    Ok(lines.join("\n"))
+    let scan = lines.iter().find(|line| line.contains("Scan"));
+    let scan = scan.ok_or_else(|| Failure::new(format!("a plan without a scan: {}", lines.join(" / "))))?;
+    Ok(scan.trim().trim_start_matches("->").trim().to_owned())
 }
 
 /// A vector as SQL text, for statements without parameters.
