@@ -2,10 +2,9 @@
 
 use pgrx::prelude::*;
 
-use super::cursor::Cursor;
+use super::scan;
 use super::visibility::{self, Buildable};
 use crate::error::{Failure, raise};
-use crate::{identity, session};
 
 #[pg_guard]
 #[allow(clippy::too_many_arguments)]
@@ -20,15 +19,12 @@ pub unsafe extern "C-unwind" fn range_scan(
     blocks: pg_sys::BlockNumber,
     callback: pg_sys::IndexBuildCallback,
     callback_state: *mut core::ffi::c_void,
-    scan: pg_sys::TableScanDesc,
+    shared: pg_sys::TableScanDesc,
 ) -> f64 {
     // SAFETY: Postgres' arguments; everything made here is freed here, or with the command's context after an error.
     unsafe {
         if (*info).ii_Concurrent {
             raise(Failure::unsupported("CREATE INDEX CONCURRENTLY on lsm_s3 tables is not supported yet"));
-        }
-        if !scan.is_null() {
-            raise(Failure::unsupported("parallel index builds on lsm_s3 tables are not supported yet"));
         }
         if start != 0 || blocks != pg_sys::InvalidBlockNumber {
             raise(Failure::unsupported("summarizing indexes on lsm_s3 tables are not supported yet"));
@@ -39,11 +35,16 @@ pub unsafe extern "C-unwind" fn range_scan(
         let context = pg_sys::MakePerTupleExprContext(state);
         (*context).ecxt_scantuple = slot;
         let predicate = pg_sys::ExecPrepareQual((*info).ii_Predicate, state);
-        let mut cursor = Cursor::new(&session::view(), identity::of(relation).id);
+        // A parallel build brings the scan that its processes share.
+        let scan = if shared.is_null() {
+            pg_sys::table_beginscan(relation, &raw mut pg_sys::SnapshotAnyData, 0, std::ptr::null_mut())
+        } else {
+            shared
+        };
         let mut values = [pg_sys::Datum::null(); pg_sys::INDEX_MAX_KEYS as usize];
         let mut nulls = [false; pg_sys::INDEX_MAX_KEYS as usize];
         let mut rows = 0.0;
-        while let Some(version) = cursor.next() {
+        while let Some(version) = scan::next_version(scan) {
             check_for_interrupts!();
             let alive = match visibility::buildable(&version) {
                 Buildable::Dead => continue,
@@ -62,6 +63,7 @@ pub unsafe extern "C-unwind" fn range_scan(
             let mut pointer = (*slot).tts_tid;
             callback(index, &mut pointer, values.as_mut_ptr(), nulls.as_mut_ptr(), alive, callback_state);
         }
+        pg_sys::table_endscan(scan);
         pg_sys::ExecDropSingleTupleTableSlot(slot);
         pg_sys::FreeExecutorState(state);
         (*info).ii_ExpressionsState = std::ptr::null_mut();

@@ -7,6 +7,7 @@ use pgrx::prelude::*;
 use pgrx::{PgMemoryContexts, pg_sys};
 
 use super::cursor::Cursor;
+use super::version::Version;
 use super::{refuse_serializable, tid, visibility};
 use crate::{glue, identity, session, xid};
 
@@ -146,6 +147,28 @@ pub unsafe extern "C-unwind" fn next_slot(
         }
         pg_sys::ExecClearTuple(slot);
         false
+    }
+}
+
+/// Every version of a scan's share of the table, whatever a snapshot would say of it: for index builds.
+///
+/// # Safety
+/// `scan` was begun above and is forward only.
+pub unsafe fn next_version<'a>(scan: pg_sys::TableScanDesc) -> Option<Version<'a>> {
+    // SAFETY: the caller's promise. A version borrows from the cursor, which only this function moves.
+    unsafe {
+        let state = &mut *(*scan.cast::<Scan>()).state;
+        if state.parallel.is_some() && !state.parallel_started && !next_parallel_block(scan, state) {
+            return None;
+        }
+        loop {
+            if let Some(version) = (*(&raw mut state.cursor)).as_mut().and_then(Cursor::next) {
+                return Some(version);
+            }
+            if !next_parallel_block(scan, state) {
+                return None;
+            }
+        }
     }
 }
 
