@@ -128,6 +128,8 @@ pub(crate) struct Engine {
     pub segments: SegmentFiles,
     pub signals: Arc<Signals>,
     pub last_error: Mutex<Option<String>>,
+    /// A background thread panicked.
+    pub broken: AtomicBool,
     /// Held while flushing, so that a flush that was asked for is not followed by one that nobody needs.
     pub flushing: Mutex<()>,
     /// Transactions whose fate decides over an object: (object, transaction, whether it drops it).

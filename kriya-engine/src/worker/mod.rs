@@ -27,7 +27,9 @@ mod views;
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::fs::DirBuilderExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -251,7 +253,14 @@ fn serve(engine: Arc<Engine>, socket: &Path) -> Result<(), WorkerError> {
     let mut threads = Vec::new();
     let mut spawn = |name: &str, job: fn(&Engine)| {
         let engine = Arc::clone(&engine);
-        let thread = std::thread::Builder::new().name(name.into()).spawn(move || job(&engine));
+        let job = move || {
+            if catch_unwind(AssertUnwindSafe(|| job(&engine))).is_err() {
+                // Without it the store would fill up and nobody would know why.
+                engine.broken.store(true, Ordering::SeqCst);
+                engine.signals.ending.wake();
+            }
+        };
+        let thread = std::thread::Builder::new().name(name.into()).spawn(job);
         thread.map(|thread| threads.push(thread)).map_err(WorkerError::new)
     };
     let spawned = spawn("kriya-flush", flushing::flush_forever)
@@ -260,6 +269,7 @@ fn serve(engine: Arc<Engine>, socket: &Path) -> Result<(), WorkerError> {
     engine.control.set_state(State::Serving);
     let server =
         spawned.and_then(|()| Server::start(socket, Door::Open(Arc::clone(&engine))).map_err(WorkerError::new));
+    let sessions = server.as_ref().map(Server::sessions).unwrap_or_default();
     let served = server.and_then(|server| {
         let lost = wait_while_usable(&engine);
         engine.control.set_state(State::Stopping);
@@ -275,18 +285,15 @@ fn serve(engine: Arc<Engine>, socket: &Path) -> Result<(), WorkerError> {
     });
     engine.signals.end(if served.is_ok() { Ending::Finishing } else { Ending::Abrupt });
     for thread in threads {
-        if thread.join().is_err() {
-            engine.complain("a background thread panicked".into());
-        }
+        // A panic was noticed where it happened.
+        let _ = thread.join();
     }
     let ended = match served {
         Ok(()) if !engine.signals.abrupt() => last_flush(&engine),
         other => other,
     };
     engine.sessions.cut();
-    while !engine.sessions.wait_for_all(Duration::from_secs(10)) {
-        engine.sessions.cut();
-    }
+    sessions.join();
     if !engine.signals.abrupt() && ended.is_ok() {
         let closed = engine.runtime.block_on(engine.store.clone().close());
         closed.map_err(WorkerError::new)?;
@@ -302,6 +309,9 @@ fn wait_while_usable(engine: &Engine) -> Option<String> {
         engine.signals.ending.wait(Duration::from_secs(60));
         if let Err(why) = engine.store.view() {
             return Some(why.to_string());
+        }
+        if engine.broken.load(Ordering::SeqCst) {
+            return Some("a background thread of the storage worker panicked".into());
         }
         if engine.signals.ending() != Ending::No {
             return None;

@@ -258,7 +258,10 @@ impl<'a> Serving<'a> {
             match entry.in_row {
                 None => floats(sent.next().unwrap_or_default(), &mut one),
                 Some((table, offset)) => {
-                    vector_in_row(&view, sequence, table, entry.tid, offset, dim, &mut one).map_err(failed)?;
+                    let row = (table, entry.tid);
+                    if !vector_in_row(&view, sequence, row, offset, dim, &mut one).map_err(failed)? {
+                        return Err(failed(format!("row {} of table {table} is not there", entry.tid)));
+                    }
                 }
             }
             check_vector(&one).map_err(failed)?;
@@ -375,26 +378,25 @@ fn checks_hold(view: &View, checks: &[Check]) -> Result<bool, String> {
     Ok(true)
 }
 
-/// Reads a vector out of a row of the store.
+/// Reads a vector out of row (table, tid) of the store; says no if the row is not there.
 pub(crate) fn vector_in_row(
     view: &View,
     sequence: u64,
-    table: u64,
-    tid: u64,
+    (table, tid): (u64, u64),
     offset: u32,
     dim: usize,
     into: &mut Vec<f32>,
-) -> Result<(), String> {
+) -> Result<bool, String> {
     if tid > keys::MAX_TID {
         return Err(format!("{tid} is no row number"));
     }
     let row = view.get(&keys::row(table, tid), sequence).map_err(|error| error.to_string())?;
-    let row = row.ok_or_else(|| format!("row {tid} of table {table} is not there"))?;
+    let Some(row) = row else { return Ok(false) };
     let bytes = row.get(offset as usize..).and_then(|rest| rest.get(..dim * 4)).ok_or_else(|| {
         format!("row {tid} of table {table} has {} bytes, too few for {dim} floats at {offset}", row.len())
     })?;
     floats(bytes, into);
-    Ok(())
+    Ok(true)
 }
 
 /// Refuses what no segment could take, before anything is written.

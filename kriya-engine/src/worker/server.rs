@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -34,6 +34,28 @@ pub(crate) struct Server {
     listener: Arc<UnixListener>,
     path: std::path::PathBuf,
     thread: Option<JoinHandle<()>>,
+    sessions: SessionThreads,
+}
+
+/// The threads of sessions, to be waited for in the end.
+#[derive(Clone, Default)]
+pub(crate) struct SessionThreads(Arc<Mutex<Vec<JoinHandle<()>>>>);
+
+impl SessionThreads {
+    fn add(&self, thread: JoinHandle<()>) {
+        let mut threads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.retain(|thread| !thread.is_finished());
+        threads.push(thread);
+    }
+
+    /// Waits for all of them; their sockets must have been cut.
+    pub(crate) fn join(&self) {
+        let threads = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // What a session's thread panicked with was reported by the thread.
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Server {
@@ -46,14 +68,24 @@ impl Server {
         let (path, _folder) = socket::short_path(socket)?;
         let listener = Arc::new(UnixListener::bind(path)?);
         let accepting = Arc::clone(&listener);
+        let sessions = SessionThreads::default();
+        let started = sessions.clone();
         let thread = std::thread::Builder::new().name("kriya-accept".into()).spawn(move || {
             while let Ok((stream, _)) = accepting.accept() {
                 let door = door.clone();
                 // Without a thread the connection is dropped, which its session takes for "not serving".
-                let _ = std::thread::Builder::new().name("kriya-session".into()).spawn(move || meet(stream, door));
+                let thread = std::thread::Builder::new().name("kriya-session".into()).spawn(move || meet(stream, door));
+                if let Ok(thread) = thread {
+                    started.add(thread);
+                }
             }
         })?;
-        Ok(Server { listener, path: socket.to_owned(), thread: Some(thread) })
+        Ok(Server { listener, path: socket.to_owned(), thread: Some(thread), sessions })
+    }
+
+    /// The threads of those who were let in, now or later.
+    pub(crate) fn sessions(&self) -> SessionThreads {
+        self.sessions.clone()
     }
 }
 
@@ -92,15 +124,20 @@ fn meet(stream: UnixStream, door: Door) {
         }
         Ok(input)
     };
-    let Ok(input) = greeted() else { return };
     let engine = match door {
         Door::Refused { message, hint } => {
-            let _ = say(&stream, &Reply::Refused { message, hint }, &[]);
+            if greeted().is_ok() {
+                let _ = say(&stream, &Reply::Refused { message, hint }, &[]);
+            }
             return;
         }
         Door::Open(engine) => engine,
     };
-    let Some(slot) = engine.sessions.begin(&stream) else {
+    let Some(guest) = engine.sessions.greet(&stream) else { return };
+    let input = greeted();
+    let slot = engine.sessions.seat(guest, input.is_ok());
+    let Ok(input) = input else { return };
+    let Some(slot) = slot else {
         let message = "the storage worker is stopping or has no room for another session".into();
         let _ = say(&stream, &Reply::NotServing { message }, &[]);
         return;

@@ -10,6 +10,9 @@ use crate::control::SLOTS;
 
 #[derive(Default)]
 struct Connected {
+    /// Those who have not said yet who they are.
+    guests: BTreeMap<u64, Arc<UnixStream>>,
+    next_guest: u64,
     sockets: BTreeMap<usize, Arc<UnixStream>>,
     writing: HashSet<usize>,
     /// No new session and no new writing transaction.
@@ -34,14 +37,28 @@ impl Sessions {
         self.connected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A slot for a new session, or `None` if there is none left or the worker is stopping.
-    pub(crate) fn begin(&self, socket: &Arc<UnixStream>) -> Option<usize> {
+    /// Somebody at the door: so that a socket is cut with the others while its greeting is awaited. `None` if the worker
+    /// is stopping.
+    pub(crate) fn greet(&self, socket: &Arc<UnixStream>) -> Option<u64> {
         let mut connected = self.lock();
         if connected.closing {
             return None;
         }
+        let guest = connected.next_guest;
+        connected.next_guest += 1;
+        connected.guests.insert(guest, Arc::clone(socket));
+        Some(guest)
+    }
+
+    /// A slot for who was at the door and is welcome, or `None` if there is none left or the worker is stopping.
+    pub(crate) fn seat(&self, guest: u64, welcome: bool) -> Option<usize> {
+        let mut connected = self.lock();
+        let socket = connected.guests.remove(&guest)?;
+        if connected.closing || !welcome {
+            return None;
+        }
         let slot = (0..SLOTS).find(|slot| !connected.sockets.contains_key(slot))?;
-        connected.sockets.insert(slot, Arc::clone(socket));
+        connected.sockets.insert(slot, socket);
         Some(slot)
     }
 
@@ -89,11 +106,6 @@ impl Sessions {
         self.wait(timeout, |connected| connected.writing.is_empty())
     }
 
-    /// Waits until no session is left, or `timeout`; says which.
-    pub(crate) fn wait_for_all(&self, timeout: Duration) -> bool {
-        self.wait(timeout, |connected| connected.sockets.is_empty())
-    }
-
     fn wait(&self, timeout: Duration, done: impl Fn(&Connected) -> bool) -> bool {
         let deadline = Instant::now() + timeout;
         let mut connected = self.lock();
@@ -108,7 +120,8 @@ impl Sessions {
 
     /// Cuts every connection.
     pub(crate) fn cut(&self) {
-        for socket in self.lock().sockets.values() {
+        let connected = self.lock();
+        for socket in connected.sockets.values().chain(connected.guests.values()) {
             // A socket whose other end is gone is cut already.
             let _ = socket.shutdown(Shutdown::Both);
         }

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -98,17 +99,17 @@ pub(crate) fn open(
     let prefix = config.object_prefix();
     let found = runtime.block_on(peek(&objects, &prefix))?;
     let taken = match &found {
-        None => None,
+        None => {
+            // The new store's position cannot lie before this one.
+            let position = host.position().map_err(StartError::host)?;
+            keep_log(&*host, position)?;
+            None
+        }
         Some(manifest) => {
             let owner = Owner::parse(&manifest.owner).map_err(|error| {
                 StartError::refused(error.to_string(), "The bucket is not one of a KriyaDB server of this version.")
             })?;
-            host.ensure_slot(manifest.position).map_err(|error| {
-                StartError::refused(
-                    format!("the log from the store's position on cannot be kept: {error}"),
-                    "The store needs the write-ahead log that follows its newest manifest.",
-                )
-            })?;
+            keep_log(&*host, manifest.position)?;
             let history = check_history(&*host, &facts, manifest, &owner)?;
             Some((manifest, owner, history))
         }
@@ -139,9 +140,6 @@ pub(crate) fn open(
     let choice = LogChoice::External(Arc::new(StoreLog(Arc::clone(&log))));
     let store = runtime.block_on(Store::open(store_config, Arc::clone(&objects), env, choice))?;
     log.opened();
-    if taken.is_none() {
-        host.ensure_slot(store.manifest().position).map_err(StartError::host)?;
-    }
     if let Some((manifest, owner, _)) = &taken {
         let applied = replay(&host, runtime, &store, manifest, owner, logged.end)?;
         host.report(Level::Log, &format!("the log was replayed into the store: {applied} batches"));
@@ -169,6 +167,7 @@ pub(crate) fn open(
         sessions: Sessions::default(),
         segments: SegmentFiles::new(config.segments_dir(), objects, &prefix),
         last_error: Mutex::new(None),
+        broken: AtomicBool::new(false),
         flushing: Mutex::new(()),
         undecided: Mutex::new(Vec::new()),
         pool: pool.map_err(|error| StartError::failed(&error))?,
@@ -181,6 +180,15 @@ pub(crate) fn open(
     load_indexes(&engine, &view)?;
     host.barrier().map_err(StartError::host)?;
     Ok(engine)
+}
+
+fn keep_log(host: &dyn Host, position: u64) -> Result<(), StartError> {
+    host.ensure_slot(position).map_err(|error| {
+        StartError::refused(
+            format!("the log from the store's position on cannot be kept: {error}"),
+            "The store needs the write-ahead log that follows its newest manifest.",
+        )
+    })
 }
 
 /// Maps sealed segments, and makes active ones of the entries that no sealed one covers.
@@ -281,7 +289,7 @@ fn restore_entries(view: &View, sequence: u64, index: &Index, covered: &[Segment
             }
             IndexEntry::InRow { tid, table, offset, dim } => {
                 // A row that is gone was dead to everybody, and so is its entry.
-                if vector_in_row(view, sequence, table, tid, offset, dim.into(), &mut vector).is_err() {
+                if !vector_in_row(view, sequence, (table, tid), offset, dim.into(), &mut vector)? {
                     continue;
                 }
                 tid

@@ -13,10 +13,10 @@ use lsmstore::Batch;
 
 use crate::cluster::{Backend, Cluster, eventually};
 
-const DIM: usize = 8;
+pub const DIM: usize = 8;
 
 /// The vector of row `n`: the same on every run, all different.
-fn vector(n: u64) -> Vec<f32> {
+pub fn vector(n: u64) -> Vec<f32> {
     (0..DIM as u64)
         .map(|i| {
             let mut z = (n * 31 + i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -48,7 +48,7 @@ fn description(xid: u64) -> IndexDescription {
 }
 
 /// Builds an index over rows and commits it.
-fn build(backend: &mut Backend, rows: &[u64]) -> u64 {
+pub fn build(backend: &mut Backend, rows: &[u64]) -> u64 {
     let id = backend.session.new_id(&mut PollWait).unwrap();
     let built = begin_build(backend, id, rows);
     backend.log(&built.batch, built.first);

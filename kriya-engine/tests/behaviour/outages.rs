@@ -1,0 +1,109 @@
+//! An object store that fails, a bucket that another server takes, tables that were dropped.
+
+use kriya_engine::catalogue::{CatalogueEntry, TableEntry};
+use kriya_engine::{ClientError, PollWait, keys};
+
+use crate::cluster::{Cluster, FakeHost, eventually, finished};
+
+#[test]
+fn while_the_object_store_is_down_rows_are_written_and_read_and_nothing_is_lost() {
+    let mut cluster = Cluster::new();
+    let mut a = cluster.connect();
+    a.put_row(1, 1, b"before");
+    a.flush();
+    let (objects, aside) = (cluster.dir.path().join("objects"), cluster.dir.path().join("away"));
+    std::fs::rename(&objects, &aside).unwrap();
+    std::fs::write(&objects, b"not a folder").unwrap();
+    a.put_row(1, 2, b"during");
+    let Err(ClientError::Worker { message, .. }) = a.session.flush(&mut PollWait) else { panic!("it flushed") };
+    assert!(!message.is_empty());
+    assert_eq!(a.get_row(1, 1).unwrap(), b"before");
+    assert_eq!(a.get_row(1, 2).unwrap(), b"during");
+    a.commit();
+    std::fs::remove_file(&objects).unwrap();
+    std::fs::rename(&aside, &objects).unwrap();
+    a.flush();
+    a.put_row(1, 3, b"after");
+    a.commit();
+    cluster.restart_after_server_crash();
+    let mut b = cluster.connect();
+    for (tid, row) in [(1, &b"before"[..]), (2, b"during"), (3, b"after")] {
+        assert_eq!(b.get_row(1, tid).as_deref(), Some(row));
+    }
+}
+
+#[test]
+fn when_another_server_takes_the_bucket_the_first_one_says_so_and_ends() {
+    let first = Cluster::new();
+    let mut a = first.connect();
+    a.put_row(1, 1, b"row");
+    a.commit();
+    a.flush();
+    // A server with the same history, on the same objects.
+    let mut second = Cluster::new();
+    second.worker = None;
+    second.host = first.host.copy();
+    std::fs::remove_dir_all(second.dir.path()).unwrap();
+    std::fs::create_dir(second.dir.path()).unwrap();
+    std::os::unix::fs::symlink(first.dir.path().join("objects"), second.dir.path().join("objects")).unwrap();
+    second.start();
+    assert_eq!(second.connect().get_row(1, 1).unwrap(), b"row");
+    a.put_row(1, 2, b"too late");
+    assert!(a.session.flush(&mut PollWait).is_err());
+    let ended = finished(first.worker.as_ref().unwrap()).unwrap_err();
+    assert!(ended.to_string().contains("fenced"), "{ended}");
+    assert!(!a.session.alive());
+}
+
+#[test]
+fn rows_of_a_dropped_table_go_with_a_merge_and_those_of_others_stay() {
+    let mut cluster = Cluster::new();
+    cluster.stop();
+    // Flushes, and so merges, follow each other as fast as they can.
+    cluster.flush_interval = std::time::Duration::from_millis(10);
+    cluster.start();
+    let mut a = cluster.connect();
+    let mut tables = Vec::new();
+    for _ in 0..2 {
+        let id = a.session.new_id(&mut PollWait).unwrap();
+        let entry = CatalogueEntry::Table(TableEntry {
+            database: 1,
+            tablespace: 1,
+            relfilenumber: 1,
+            created_xid: a.xid,
+            incarnation: 1,
+            name: "table".into(),
+        });
+        a.put(&keys::catalogue(id), &entry.encode());
+        for tid in 0..100 {
+            a.put_row(id, tid, b"row");
+        }
+        a.commit();
+        tables.push(id);
+    }
+    let (kept, dropped) = (tables[0], tables[1]);
+    let xid = a.xid;
+    a.put(&keys::drop_mark(dropped, xid), b"");
+    assert!(a.get_row(dropped, 5).is_some(), "it is there until the drop commits");
+    a.commit();
+    let mut tid = 1000;
+    eventually("the dropped rows are gone", || {
+        a.put_row(kept, tid, b"row");
+        tid += 1;
+        a.commit();
+        a.flush();
+        a.get_row(dropped, 5).is_none()
+    });
+    assert!((0..100).all(|tid| a.get_row(dropped, tid).is_none()));
+    assert!((0..100).chain(1000..tid).all(|tid| a.get_row(kept, tid).is_some()));
+}
+
+#[test]
+fn a_host_that_knows_nothing_of_the_bucket_is_not_believed() {
+    let mut cluster = Cluster::new();
+    cluster.connect().put_row(1, 1, b"row");
+    cluster.stop();
+    cluster.host = FakeHost::new();
+    cluster.start();
+    assert!(matches!(cluster.try_connect(), Err(ClientError::Refused { .. })));
+}
