@@ -1,6 +1,6 @@
 //! A session with the worker: one socket, used by one thread of a backend, without threads of its own.
 //!
-//! Every request waits for its answer through [`Wait`], which may give up or unwind (Postgres's cancel): while a request
+//! Every request waits for its answer through [`Wait`](crate::Wait), which may give up or unwind (Postgres's cancel): while a request
 //! is under way the session counts as broken, and stays so unless the answer arrived completely. A broken session is
 //! dropped and another one made; what it wrote under its transaction then depends on [`Session::generation`], which the
 //! owner compares before it commits.
@@ -8,129 +8,28 @@
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use lsmstore::{Batch, View};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::SendFlags;
 
-use crate::catalogue::IndexDescription;
+use crate::answers::{Built, IndexDefinition, IndexDeleted, IndexWritten, Progress, Written};
+use crate::client_error::ClientError;
 use crate::codec;
 use crate::control::{Control, SLOTS};
 use crate::error::FormatError;
-use crate::index::{IndexReader, NewEntry, index_batch};
+use crate::index::{IndexReader, NewEntry, delete_batch, index_batch};
+use crate::line::{Line, Wait, not_serving};
 use crate::protocol::{
-    Check, FlushReport, HELLO, Hello, LAYOUT_VERSION, PROTOCOL_VERSION, REPLY, REQUEST, Reply, Request, Status,
+    Check, FlushReport, HELLO, Hello, LAYOUT_VERSION, PROTOCOL_VERSION, REQUEST, Reply, Request, Status,
 };
 use crate::reader::Reader;
 use crate::socket::{self, FrameBuffer};
-
-pub use crate::client_error::{ClientError, Interrupted};
-
-/// How a session waits for its socket.
-pub trait Wait {
-    /// Returns once `fd` may be ready for reading, or for writing if `write`.
-    ///
-    /// # Errors
-    /// [`Interrupted`] if the caller wants to give up; unwinding is fine too.
-    fn ready(&mut self, fd: BorrowedFd<'_>, write: bool) -> Result<(), Interrupted>;
-}
-
-/// Waits by poll(2) for as long as it takes: for tests and programs without signals to look after.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct PollWait;
-
-impl Wait for PollWait {
-    fn ready(&mut self, fd: BorrowedFd<'_>, write: bool) -> Result<(), Interrupted> {
-        let flags = if write { PollFlags::OUT } else { PollFlags::IN };
-        // An error shows up again in the call that follows.
-        let _ = rustix::event::poll(&mut [PollFd::new(&fd, flags)], None);
-        Ok(())
-    }
-}
-
-/// The answer to a write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use]
-pub enum Written {
-    /// Readable by everybody; the first of its sequence numbers.
-    At(u64),
-    /// A check's current value is not the expected one; nothing was written.
-    Lost,
-    /// The store is full until something is flushed; nothing was written. Wait, cancellably, and try again.
-    Busy,
-}
-
-/// The answer to new index entries.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use]
-pub enum IndexWritten {
-    /// They are found by searches. `batch` is what was put into the store, to be logged with `first`.
-    At {
-        /// Number of the first entry; the others follow it.
-        first_entry: u64,
-        /// What has to be logged.
-        batch: Batch,
-        /// The first of its sequence numbers.
-        first: u64,
-    },
-    /// The index has another number of dimensions; nothing was written.
-    Dimension {
-        /// Of the index.
-        expected: u32,
-        /// Of an entry.
-        got: u32,
-    },
-    /// As [`Written::Busy`].
-    Busy,
-}
-
-/// The answer to deletions of index entries.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use]
-pub enum IndexDeleted {
-    /// Searches of new views skip them. `batch` is to be logged with `first`.
-    At {
-        /// What has to be logged.
-        batch: Batch,
-        /// The first of its sequence numbers.
-        first: u64,
-    },
-    /// As [`Written::Busy`].
-    Busy,
-}
-
-/// An index to be built from rows; see [`Session::build_begin`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IndexDefinition {
-    /// Its id, from [`Session::new_id`].
-    pub id: u64,
-    /// What its catalogue entry will say; a dimension of 0 is filled in from the rows.
-    pub description: IndexDescription,
-    /// Number of rows to come, for the allotment of memory; it may be wrong.
-    pub estimated_rows: u64,
-}
-
-/// An index that was built: its catalogue entry, segment and ceilings are in the store, its objects uploaded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Built {
-    /// What has to be logged.
-    pub batch: Batch,
-    /// The first of its sequence numbers.
-    pub first: u64,
-}
-
-/// How far a long request has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// Rows done.
-    pub done: u64,
-    /// Rows in all.
-    pub total: u64,
-}
 
 /// A session; see the module's documentation.
 #[derive(Debug)]
@@ -322,9 +221,7 @@ impl Session {
     ) -> Result<IndexDeleted, ClientError> {
         let request = Request::IndexDelete { generation, index, entries: entries.to_vec() };
         match self.call(&request, &[], wait)? {
-            Reply::Written { first } => {
-                Ok(IndexDeleted::At { batch: crate::index::delete_batch(index, entries), first })
-            }
+            Reply::Written { first } => Ok(IndexDeleted::At { batch: delete_batch(index, entries), first }),
             Reply::Busy => Ok(IndexDeleted::Busy),
             other => Err(unexpected(&other)),
         }
@@ -354,7 +251,7 @@ impl Session {
         }
         if let Some((number, view)) = self.reader.current() {
             let slot = self.control.slot(self.slot);
-            slot.store(number, std::sync::atomic::Ordering::SeqCst);
+            slot.store(number, Ordering::SeqCst);
             if self.control.number() == number {
                 return Ok(view);
             }
@@ -368,7 +265,7 @@ impl Session {
     /// Lets go of the view: at the end of a statement or transaction. Maps stay, for the next call of
     /// [`Session::view`].
     pub fn unpin(&mut self) {
-        self.control.slot(self.slot).store(0, std::sync::atomic::Ordering::SeqCst);
+        self.control.slot(self.slot).store(0, Ordering::SeqCst);
         if self.reader.current().is_some_and(|(number, _)| number != self.control.number()) {
             self.reader.forget();
         }
@@ -559,77 +456,6 @@ impl Session {
             Reply::Stopping => Err(ClientError::Stopping),
             other => Ok((other, raw)),
         }
-    }
-}
-
-/// The socket and how to wait for it.
-struct Line<'a> {
-    socket: &'a UnixStream,
-    wait: &'a mut dyn Wait,
-}
-
-impl Line<'_> {
-    fn send(&mut self, parts: &[&[u8]]) -> Result<(), ClientError> {
-        let length: usize = parts.iter().map(|part| part.len()).sum();
-        let mut sent = 0;
-        while sent < length {
-            match socket::send_some(self.socket.as_fd(), parts, sent, &[], SendFlags::DONTWAIT) {
-                Ok(more) => sent += more,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wait.ready(self.socket.as_fd(), true)?;
-                }
-                Err(error) => return Err(gone(error)),
-            }
-        }
-        Ok(())
-    }
-
-    fn receive(
-        &mut self,
-        input: &mut FrameBuffer,
-        descriptors: &mut VecDeque<OwnedFd>,
-    ) -> Result<(Reply, Vec<u8>), ClientError> {
-        let mut interrupted = false;
-        let (socket, wait) = (self.socket.as_fd(), &mut *self.wait);
-        let frame = input.next(|into| {
-            loop {
-                match socket::receive_some(socket, into, Some(descriptors), RecvFlags::DONTWAIT) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        if wait.ready(socket, false).is_err() {
-                            interrupted = true;
-                            return Err(io::ErrorKind::Other.into());
-                        }
-                    }
-                    other => return other,
-                }
-            }
-        });
-        let frame = match frame {
-            Err(_) if interrupted => return Err(ClientError::Interrupted),
-            other => other.map_err(gone)?,
-        };
-        let (kind, body) = frame.ok_or(ClientError::Gone)?;
-        if kind != REPLY {
-            return Err(FormatError::new("reply", format!("a frame of kind {kind} arrived")).into());
-        }
-        let (reply, raw) = codec::decode_prefix("reply", body)?;
-        Ok((reply, raw.to_vec()))
-    }
-}
-
-fn gone(error: io::Error) -> ClientError {
-    match error.kind() {
-        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => ClientError::Gone,
-        _ => ClientError::Io(error),
-    }
-}
-
-fn not_serving(error: io::Error) -> ClientError {
-    match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock => {
-            ClientError::NotServing(error.to_string())
-        }
-        _ => ClientError::Io(error),
     }
 }
 

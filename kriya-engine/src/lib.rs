@@ -6,6 +6,7 @@
 //! traits that the owner implements: the host of the worker (its log, its transactions) and the wait of a session.
 #![deny(clippy::unwrap_used)]
 
+mod answers;
 pub mod catalogue;
 mod client;
 mod client_error;
@@ -15,6 +16,7 @@ mod cursor;
 mod error;
 mod index;
 pub mod keys;
+mod line;
 mod protocol;
 mod reader;
 pub mod record;
@@ -22,13 +24,13 @@ pub mod row;
 mod socket;
 pub mod worker;
 
-pub use client::{
-    Built, ClientError, IndexDefinition, IndexDeleted, IndexWritten, Interrupted, PollWait, Progress, Session, Wait,
-    Written,
-};
+pub use answers::{Built, IndexDefinition, IndexDeleted, IndexWritten, Progress, Written};
+pub use client::Session;
+pub use client_error::{ClientError, Interrupted};
 pub use cursor::{CursorError, Found, IndexCursor};
 pub use error::FormatError;
 pub use index::{IndexReader, Metric, NewEntry, VectorRef, metric_code, metric_of};
+pub use line::{PollWait, Wait};
 pub use protocol::{
     Check, FlushReport, IndexStatus, LAYOUT_VERSION, LevelStatus, PROTOCOL_VERSION, SegmentStatus, Status,
 };

@@ -22,6 +22,7 @@ mod segments;
 mod server;
 mod sessions;
 mod startup;
+mod status;
 mod views;
 
 use std::fmt;
@@ -320,8 +321,10 @@ fn wait_while_usable(engine: &Engine) -> Option<String> {
 }
 
 fn last_flush(engine: &Engine) -> Result<(), WorkerError> {
+    let flush = |options| engine.runtime.block_on(engine.store.flush_with(options)).map_err(WorkerError::new);
+    // Sealing writes to the store, which nobody but this thread flushes any more.
+    flush(FlushOptions::default())?;
     sealing::seal_all(engine, true);
-    let options = FlushOptions { clean: true, force: true };
-    engine.runtime.block_on(engine.store.flush_with(options)).map_err(WorkerError::new)?;
+    flush(FlushOptions { clean: true, force: true })?;
     Ok(())
 }

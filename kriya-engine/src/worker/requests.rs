@@ -13,16 +13,15 @@ use crate::catalogue::floats;
 use crate::codec;
 use crate::index::{NewEntry, VectorRef, delete_batch, index_batch};
 use crate::keys::{self, Counter};
-use crate::protocol::{
-    ActiveRef, Check, EntryHead, FlushReport, IndexStatus, LevelStatus, REPLY, REQUEST, Reply, Request, SealedRef,
-    SegmentStatus, Status,
-};
+use crate::protocol::{ActiveRef, Check, EntryHead, FlushReport, REPLY, REQUEST, Reply, Request, SealedRef};
 use crate::socket::{self, FrameBuffer, MAX_DESCRIPTORS};
 use crate::worker::active::{Descriptor, descriptor};
 use crate::worker::build::Build;
 use crate::worker::counters::MAX_WRITES;
 use crate::worker::engine::{ApplyError, Engine};
 use crate::worker::indexes::Inserted;
+use crate::worker::segments::Sealed;
+use crate::worker::status::status;
 
 /// Row numbers that one lease may take.
 const MAX_LEASE: u32 = 1 << 20;
@@ -310,7 +309,7 @@ impl<'a> Serving<'a> {
             }
         }
         self.send_regions(descriptors)?;
-        let sealed = |sealed: &Arc<crate::worker::segments::Sealed>| SealedRef {
+        let sealed = |sealed: &Arc<Sealed>| SealedRef {
             segment: sealed.segment,
             rows_file: sealed.record.rows_object.clone(),
             graph_file: sealed.record.graph_object.clone(),
@@ -409,49 +408,4 @@ pub(crate) fn check_vector(vector: &[f32]) -> Result<(), String> {
         return Err(format!("a vector has length {:e}, so that distances to it would overflow", square.sqrt()));
     }
     Ok(())
-}
-
-fn status(engine: &Engine) -> Status {
-    let stats = engine.store.stats();
-    let manifest = engine.store.manifest();
-    let indexes = engine.indexes.all().into_iter().map(|index| {
-        let state = index.state();
-        IndexStatus {
-            id: index.id,
-            name: index.description.name.clone(),
-            dim: index.dim().unwrap_or(0) as u32,
-            segments: (state.sealed.iter())
-                .map(|sealed| SegmentStatus {
-                    segment: sealed.segment,
-                    rows: sealed.record.rows.into(),
-                    bytes: sealed.record.rows_bytes + sealed.record.graph_bytes,
-                    first: sealed.record.first,
-                    end: sealed.record.end,
-                })
-                .collect(),
-            actives: state.active.len() as u32,
-            active_rows: state.active.iter().map(|active| u64::from(active.hnsw.len())).sum(),
-            pending_rows: (state.active.iter())
-                .map(|active| u64::from(active.hnsw.len().saturating_sub(active.hnsw.linked())))
-                .sum(),
-        }
-    });
-    Status {
-        version: engine.config.version.clone(),
-        endpoint: engine.config.endpoint.name(),
-        store_id: engine.store.store_id().to_string(),
-        generation: engine.generation(),
-        incarnation: engine.log.incarnation,
-        epoch: stats.epoch,
-        manifest: manifest.number,
-        sequence: stats.last_sequence,
-        memtable_bytes: stats.active_bytes + stats.frozen_bytes,
-        frozen_memtables: stats.frozen,
-        levels: (stats.levels.iter())
-            .map(|level| LevelStatus { tables: level.tables, bytes: level.object_bytes })
-            .collect(),
-        sessions: engine.sessions.count(),
-        indexes: indexes.collect(),
-        last_error: engine.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-    }
 }
