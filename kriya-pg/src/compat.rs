@@ -78,6 +78,23 @@ pub unsafe fn extend_storage(storage: pg_sys::SMgrRelation, block: u32, page: pg
     unsafe { pg_sys::smgrextend(storage, pg_sys::ForkNumber::MAIN_FORKNUM, block, page.cast(), false) }
 }
 
+/// Reads a block of the main fork past the shared buffers.
+///
+/// # Safety
+/// `page` covers a block; the block exists.
+pub unsafe fn read_storage(storage: pg_sys::SMgrRelation, block: u32, page: pg_sys::Page) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        {
+            let mut buffers = [page.cast::<core::ffi::c_void>()];
+            pg_sys::smgrreadv(storage, pg_sys::ForkNumber::MAIN_FORKNUM, block, buffers.as_mut_ptr(), 1);
+        }
+        #[cfg(not(any(feature = "pg17", feature = "pg18")))]
+        pg_sys::smgrread(storage, pg_sys::ForkNumber::MAIN_FORKNUM, block, page.cast());
+    }
+}
+
 /// Reads a block of a relation that has no open descriptor, through the shared buffers.
 ///
 /// # Safety

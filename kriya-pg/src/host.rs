@@ -82,14 +82,14 @@ fn ended() -> HostError {
 }
 
 /// Runs a job; an error of Postgres becomes a value, and whatever transaction it left open is rolled back.
-fn guard<R>(job: impl FnOnce() -> R) -> Result<R, HostError> {
+pub fn guard<R>(job: impl FnOnce() -> R) -> Result<R, HostError> {
     let job = AssertUnwindSafe(move || Ok(job()));
     PgTryBuilder::new(job)
         .catch_others(|error| {
             // SAFETY: the main thread; the functions are made for this situation. Locks that the failed call held
             // inside Postgres are released as after any error in a process without a session.
             unsafe {
-                pg_sys::LWLockReleaseAll();
+                glue::kriya_after_error();
                 if pg_sys::IsTransactionState() || pg_sys::IsAbortedTransactionBlockState() {
                     pg_sys::AbortCurrentTransaction();
                 }
@@ -160,11 +160,13 @@ impl Host for MainThread {
         self.run(move || {
             // SAFETY: the main thread; each record is a whole vector that lives through the call.
             unsafe {
-                let start = glue::kriya_log_position();
-                let mut end = start;
+                let (mut first, mut end) = (None, glue::kriya_log_position());
                 for record in &records {
-                    end = glue::kriya_log_insert(record.as_ptr().cast(), record.len() as u32, true);
+                    let mut start = 0;
+                    end = glue::kriya_log_insert(record.as_ptr().cast(), record.len() as u32, true, &mut start);
+                    first.get_or_insert(start);
                 }
+                let start = first.unwrap_or(end);
                 if flush {
                     pg_sys::XLogFlush(end);
                 }

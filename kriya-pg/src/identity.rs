@@ -12,6 +12,7 @@ use pgrx::prelude::*;
 
 use crate::compat::{self, Locator};
 use crate::error::{Failure, raise};
+use crate::session;
 
 const MAGIC: u64 = 0x3130_4449_4159_4952; // "RIYAID01"
 const VERSION: u32 = 1;
@@ -50,7 +51,7 @@ impl Identity {
     }
 }
 
-#[repr(C, align(64))]
+#[repr(C, align(4096))]
 struct Block([u8; BLOCK]);
 
 fn page_of(identity: Identity) -> Box<Block> {
@@ -182,6 +183,16 @@ unsafe fn read(relation: pg_sys::Relation) -> Identity {
             .hint("Drop it here, or TRUNCATE it, and fill it again."),
         );
     }
+    if identity.incarnation != session::incarnation() {
+        raise(
+            Failure::new(
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("contents of \"{name}\" are not in the store that this server uses now"),
+            )
+            .detail("They were in memory, or in another folder, bucket or prefix.")
+            .hint("Restore the settings lsm_s3.*, or TRUNCATE it."),
+        );
+    }
     identity
 }
 
@@ -194,13 +205,19 @@ pub unsafe fn of_file(locator: Locator) -> Option<Identity> {
     unsafe {
         let storage = compat::open_storage(locator);
         let fork = pg_sys::ForkNumber::MAIN_FORKNUM;
-        if !pg_sys::smgrexists(storage, fork) || pg_sys::smgrnblocks(storage, fork) == 0 {
+        if !pg_sys::smgrexists(storage, fork) || pg_sys::smgrnblocks(storage, fork) != 1 {
             return None;
         }
+        // On disk first: a damaged file of somebody else's must not keep it from being dropped.
+        let mut block = Box::new(Block([0; BLOCK]));
+        compat::read_storage(storage, 0, block.0.as_mut_ptr().cast());
+        parse(&block.0)?;
         let buffer = compat::read_buffer(locator, 0);
         pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
         let identity = parse(page_bytes(buffer));
         pg_sys::UnlockReleaseBuffer(buffer);
-        identity
+        // The file of a copied database stands for nothing in the store.
+        let (database, _, _) = compat::locator_parts(&locator);
+        identity.filter(|identity| identity.version == VERSION && identity.database == database)
     }
 }

@@ -102,6 +102,8 @@ struct Backend {
     session: Option<Session>,
     transaction: Transaction,
     leases: HashMap<u64, Lease>,
+    /// The view that was taken last in this transaction.
+    latest: Option<Arc<View>>,
 }
 
 thread_local! {
@@ -150,7 +152,7 @@ pub fn with<R>(f: impl FnOnce(&mut Session, &mut dyn Wait) -> Result<R, ClientEr
 
 fn with_backend<R>(backend: &mut Backend, f: impl FnOnce(&mut Session, &mut dyn Wait) -> Result<R, ClientError>) -> R {
     if backend.session.as_ref().is_some_and(|session| !session.alive()) {
-        backend.session = None;
+        (backend.session, backend.latest) = (None, None);
     }
     let session = backend.session.get_or_insert_with(connect);
     f(session, &mut PollWait).unwrap_or_else(|error| raise(Failure::from(error)))
@@ -183,7 +185,23 @@ pub fn is_committing() -> bool {
 /// The newest view, after everything this transaction has buffered was sent. Pinned until the transaction ends.
 pub fn view() -> Arc<View> {
     drain();
-    with(|session, wait| session.view(wait))
+    let view = view_undrained();
+    at_end(|backend| backend.latest = Some(Arc::clone(&view)));
+    view
+}
+
+/// A view that is not older than the one of that number (0: the newest there is), whose number takes its place. Cheap
+/// where the last one will do.
+pub fn view_since(number: &mut u64) -> Arc<View> {
+    let latest = BACKEND.with_borrow(|backend| backend.latest.clone());
+    match latest {
+        Some(view) if *number != 0 && view.number() >= *number => view,
+        _ => {
+            let view = view();
+            *number = view.number();
+            view
+        }
+    }
 }
 
 /// The generation through which the current transaction writes; fails if the worker changed in between.
@@ -194,6 +212,16 @@ fn write_generation(backend: &mut Backend) -> u64 {
         raise(restarted());
     }
     then
+}
+
+/// Raises an error if the worker through which this transaction wrote has been replaced: what it logged since may be
+/// dropped by a replay.
+pub fn check_same_worker() {
+    BACKEND.with_borrow_mut(|backend| {
+        if backend.transaction.generation.is_some() {
+            write_generation(backend);
+        }
+    });
 }
 
 fn restarted() -> Failure {
@@ -208,7 +236,7 @@ fn log(kind: record::Kind, backend_generation: u64, sequence: u64, xid: u64, inc
     let head = RecordHead { kind, generation: backend_generation, sequence, xid, incarnation };
     for frame in record::frames(&head, body).or_raise() {
         // SAFETY: the frame lives through the call.
-        unsafe { glue::kriya_log_insert(frame.as_ptr().cast(), frame.len() as u32, false) };
+        unsafe { glue::kriya_log_insert(frame.as_ptr().cast(), frame.len() as u32, false, std::ptr::null_mut()) };
     }
 }
 
@@ -357,6 +385,12 @@ pub fn buffer_row(table: u64, xid: u64, key: &[u8], value: &[u8]) {
             return None;
         }
         let committing = transaction.committing;
+        if transaction.rows.is_none() {
+            // Now, while this xid is the current one: the record's own header must carry it, so that no recovery gives
+            // it out again.
+            announce(backend, xid);
+        }
+        let transaction = &mut backend.transaction;
         let rows = transaction.rows.get_or_insert_with(|| Rows { table, level, xid, batch: Batch::new(), count: 0 });
         rows.batch.put(key, value);
         rows.count += 1;
@@ -403,9 +437,15 @@ pub fn drain() {
     crate::index::entries::drain();
 }
 
-/// True if the current transaction has written, or holds something to be written.
+/// Logs that the current (sub)transaction writes, before the first thing of it is buffered.
+pub fn announce_current(xid: u64) {
+    refuse_in_recovery();
+    BACKEND.with_borrow_mut(|backend| announce(backend, xid));
+}
+
+/// True if the current transaction has written, or holds something to be written: both begin with an announcement.
 pub fn has_written() -> bool {
-    BACKEND.with_borrow(|backend| backend.transaction.generation.is_some() || backend.transaction.rows.is_some())
+    BACKEND.with_borrow(|backend| backend.transaction.generation.is_some())
 }
 
 /// Before commit: sends what is left, then takes the commit lock and checks that the worker is still the same one.
@@ -416,6 +456,9 @@ pub fn before_commit() {
         backend.transaction.generation
     });
     let Some(generation) = wrote else { return };
+    // A request that was cancelled under a savepoint has broken the connection: another one to the same worker is as
+    // good. Before the lock, for a new worker serves only when nobody holds it.
+    BACKEND.with_borrow_mut(write_generation);
     // SAFETY: inside a transaction, which releases the lock at its end.
     unsafe { glue::kriya_commit_lock(false) };
     let same = BACKEND.with_borrow(|backend| {
@@ -426,9 +469,20 @@ pub fn before_commit() {
     }
 }
 
+/// Runs a callback of the end of a (sub)transaction. A process that is told to exit while it waits for the worker comes
+/// here with the session borrowed by the frames that will never be returned to: then there is nothing to be done, and
+/// nothing that may fail.
+fn at_end(callback: impl FnOnce(&mut Backend)) {
+    BACKEND.with(|backend| {
+        if let Ok(mut backend) = backend.try_borrow_mut() {
+            callback(&mut backend);
+        }
+    });
+}
+
 /// At a subtransaction's rollback: its buffered writes never happened.
 pub fn forget_level(level: i32) {
-    BACKEND.with_borrow_mut(|backend| {
+    at_end(|backend| {
         if backend.transaction.rows.as_ref().is_some_and(|rows| rows.level >= level) {
             backend.transaction.rows = None;
         }
@@ -438,9 +492,14 @@ pub fn forget_level(level: i32) {
 
 /// At the end of a transaction, committed or not. Sends a hint at most; never fails.
 pub fn transaction_ended() {
-    BACKEND.with_borrow_mut(|backend| {
+    at_end(|backend| {
+        backend.latest = None;
         let wrote = backend.transaction.generation.is_some();
         backend.transaction = Transaction::default();
+        if backend.session.as_ref().is_some_and(|session| !session.alive()) {
+            // A request was cut short: with the socket goes whatever the worker still does for it.
+            backend.session = None;
+        }
         if let Some(session) = backend.session.as_mut() {
             if wrote {
                 session.transaction_ended();

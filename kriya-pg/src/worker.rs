@@ -18,7 +18,7 @@ use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTi
 use pgrx::prelude::*;
 use rustix::event::EventfdFlags;
 
-use crate::host::{Job, MainThread, SlotHealth};
+use crate::host::{Job, MainThread, SlotHealth, guard};
 use crate::settings;
 
 /// Name of the worker, its process title included.
@@ -125,6 +125,10 @@ fn serve(jobs: &Receiver<Job>, wake: &OwnedFd, host: &MainThread, handle: &Worke
     let (mut stopping, mut slot) = (false, SlotHealth::Kept);
     loop {
         slot = host.look_after_slot(slot);
+        // Barriers of DROP DATABASE and the like wait for every process to have seen them.
+        let _ = guard(|| {
+            check_for_interrupts!();
+        });
         if !wait(wake) && !stopping {
             stopping = true;
             handle.stop();

@@ -17,12 +17,30 @@ pub fn init() {
     unsafe {
         pg_sys::RegisterXactCallback(Some(at_transaction), std::ptr::null_mut());
         pg_sys::RegisterSubXactCallback(Some(at_subtransaction), std::ptr::null_mut());
+        PREVIOUS_START = pg_sys::ExecutorStart_hook;
+        pg_sys::ExecutorStart_hook = Some(at_executor_start);
         PREVIOUS_FINISH = pg_sys::ExecutorFinish_hook;
         pg_sys::ExecutorFinish_hook = Some(at_executor_finish);
     }
 }
 
+static mut PREVIOUS_START: pg_sys::ExecutorStart_hook_type = None;
 static mut PREVIOUS_FINISH: pg_sys::ExecutorFinish_hook_type = None;
+
+/// Before a parallel query: its workers must find what this session has buffered.
+#[pg_guard]
+unsafe extern "C-unwind" fn at_executor_start(query: *mut pg_sys::QueryDesc, flags: i32) {
+    // SAFETY: written once while the library was loaded; the arguments are passed through.
+    unsafe {
+        if session::has_written() && (*(*query).plannedstmt).parallelModeNeeded {
+            session::drain();
+        }
+        match PREVIOUS_START {
+            Some(previous) => previous(query, flags),
+            None => pg_sys::standard_ExecutorStart(query, flags),
+        }
+    }
+}
 
 /// At the end of a statement's main part: what it buffered is sent before AFTER triggers and other statements run.
 #[pg_guard]
@@ -47,8 +65,8 @@ unsafe extern "C-unwind" fn at_transaction(event: pg_sys::XactEvent::Type, _argu
             record_drops();
             session::before_commit();
         }
-        XACT_EVENT_PRE_PREPARE if session::has_written() => raise(Failure::unsupported(
-            "PREPARE TRANSACTION is not supported yet in a transaction that wrote to lsm_s3 tables or lsm_hnsw indexes",
+        XACT_EVENT_PRE_PREPARE if session::has_written() || !dropped_files().is_empty() => raise(Failure::unsupported(
+            "PREPARE TRANSACTION is not supported yet in a transaction that changed lsm_s3 tables or lsm_hnsw indexes",
         )),
         XACT_EVENT_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PREPARE => session::transaction_ended(),
         _ => {}
@@ -71,25 +89,32 @@ unsafe extern "C-unwind" fn at_subtransaction(
     }
 }
 
-fn record_drops() {
+/// Identities of the files that go if this transaction commits.
+fn dropped_files() -> Vec<identity::Identity> {
     let mut files: *mut Locator = std::ptr::null_mut();
     // SAFETY: the list is palloc'd by the call and covers `count` locators.
     let files = unsafe {
         let count = pg_sys::smgrGetPendingDeletes(true, &mut files);
         if count <= 0 {
-            return;
+            return Vec::new();
         }
         std::slice::from_raw_parts(files, count as usize)
     };
-    let mut batch = Batch::new();
-    for &file in files {
-        // SAFETY: inside a transaction, before the files are deleted.
-        if let Some(identity) = unsafe { identity::of_file(file) } {
-            batch.put(&keys::drop_mark(identity.id, xid::current()), &[]);
-        }
-    }
+    // SAFETY: inside a transaction, before the files are deleted.
+    files.iter().filter_map(|&file| unsafe { identity::of_file(file) }).collect()
+}
+
+fn record_drops() {
+    let dropped = dropped_files();
     // A drop does not wait for a worker that is away: the file is the truth, the mark only lets space be freed.
-    if !batch.is_empty() && session::is_served() {
+    if dropped.is_empty() || !session::is_served() {
+        return;
+    }
+    let mut batch = Batch::new();
+    for identity in dropped.iter().filter(|identity| identity.incarnation == session::incarnation()) {
+        batch.put(&keys::drop_mark(identity.id, xid::current()), &[]);
+    }
+    if !batch.is_empty() {
         session::write(xid::current(), &batch, &[]);
     }
 }

@@ -17,6 +17,8 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "replication/slot.h"
+#include "storage/bufmgr.h"
+#include "storage/condition_variable.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "storage/lwlock.h"
@@ -26,16 +28,22 @@
 #include "utils/rel.h"
 
 #define SLOT_NAME "lsm_s3"
+#define READ_AT_ONCE (64 << 20)
 
-/* One record; returns the position of its end, which is what XLogFlush wants. */
+/* One record; returns the position of its end, which is what XLogFlush wants, and where it starts. */
 uint64
-kriya_log_insert(const char *data, uint32 length, bool unimportant)
+kriya_log_insert(const char *data, uint32 length, bool unimportant, uint64 *start)
 {
+	uint64		end;
+
 	XLogBeginInsert();
 	XLogRegisterData((char *) data, length);
 	if (unimportant)
 		XLogSetRecordFlags(XLOG_MARK_UNIMPORTANT);
-	return XLogInsert(RM_XLOG_ID, XLOG_NOOP);
+	end = XLogInsert(RM_XLOG_ID, XLOG_NOOP);
+	if (start != NULL)
+		*start = ProcLastRecPtr;
+	return end;
 }
 
 uint64
@@ -122,6 +130,9 @@ kriya_log_read(uint64 from, uint64 upto, const char *magic, uint32 magic_length,
 			XLogRecGetDataLen(reader) >= magic_length &&
 			memcmp(XLogRecGetData(reader), magic, magic_length) == 0 &&
 			!each(context, reader->ReadRecPtr, reader->EndRecPtr, XLogRecGetData(reader), XLogRecGetDataLen(reader)))
+			break;
+		/* Whoever asks goes on from here; this thread has other things to do as well. */
+		if (next - from >= READ_AT_ONCE)
 			break;
 		CHECK_FOR_INTERRUPTS();
 	}
@@ -247,6 +258,18 @@ kriya_commit_lock(bool exclusive)
 	tag.locktag_type = LOCKTAG_USERLOCK;
 	tag.locktag_lockmethodid = DEFAULT_LOCKMETHOD;
 	(void) LockAcquire(&tag, exclusive ? ExclusiveLock : ShareLock, false, false);
+}
+
+/* After an error that was caught outside of a transaction: what a session's main loop would put in order. */
+void
+kriya_after_error(void)
+{
+	LWLockReleaseAll();
+	ConditionVariableCancelSleep();
+	UnlockBuffers();
+	XLogResetInsertion();
+	if (MyReplicationSlot != NULL)
+		ReplicationSlotRelease();
 }
 
 bool

@@ -27,6 +27,7 @@ struct Entries {
     index: u64,
     level: i32,
     xid: u64,
+    dim: usize,
     list: Vec<(u64, Vector)>,
     bytes: usize,
 }
@@ -46,6 +47,11 @@ unsafe fn place_in_row(table: pg_sys::Relation, attribute: i16, number: u64, wan
         let view = session::view_undrained();
         let version = Version::get(&view, id, number)?;
         let tuple = version.to_heap_tuple((*table).rd_id);
+        if attribute as u16 > (*(*tuple).t_data).t_infomask2 & pg_sys::HEAP_NATTS_MASK as u16 {
+            // The row is older than the column; its value is in the catalogue.
+            pg_sys::pfree(tuple.cast());
+            return None;
+        }
         let mut null = false;
         let datum = pg_sys::heap_getattr(tuple, attribute.into(), (*table).rd_att, &mut null);
         let mut found = None;
@@ -97,12 +103,29 @@ pub unsafe extern "C-unwind" fn insert(
             Naming::Numbers => place_in_row(table, (*info).ii_IndexAttrNumbers[0], tid, floats),
             Naming::Pointers => None,
         };
-        add(identity::of(index).id, tid, place.unwrap_or_else(|| Vector::Here(floats.to_vec())));
+        let vector = place.unwrap_or_else(|| Vector::Here(floats.to_vec()));
+        add(identity::of(index).id, tid, vector, floats.len());
     }
     false
 }
 
-fn add(index: u64, tid: u64, vector: Vector) {
+/// Raises the error of a vector of other dimensions than the index has, if it has any yet.
+fn check_dim(index: u64, dim: usize) {
+    let waiting = WAITING.with_borrow(|waiting| {
+        waiting.as_ref().filter(|entries| entries.index == index).map(|entries| entries.dim)
+    });
+    let known = waiting.or_else(|| session::with(|session, wait| session.index(index, wait)).dim());
+    if let Some(known) = known.filter(|known| *known != dim) {
+        raise(other_dim(known, dim));
+    }
+}
+
+fn other_dim(expected: impl std::fmt::Display, got: impl std::fmt::Display) -> Failure {
+    Failure::new(PgSqlErrorCode::ERRCODE_DATA_EXCEPTION, format!("expected {expected} dimensions, not {got}"))
+}
+
+fn add(index: u64, tid: u64, vector: Vector, dim: usize) {
+    check_dim(index, dim);
     // SAFETY: a session's own state.
     let level = unsafe { pg_sys::GetCurrentTransactionNestLevel() };
     let xid = xid::current();
@@ -110,8 +133,10 @@ fn add(index: u64, tid: u64, vector: Vector) {
     if WAITING.with_borrow(|waiting| waiting.as_ref().is_some_and(other)) {
         drain();
     }
+    // While this xid is the current one: see `buffer_row`.
+    session::announce_current(xid);
     let full = WAITING.with_borrow_mut(|waiting| {
-        let entries = waiting.get_or_insert_with(|| Entries { index, level, xid, list: Vec::new(), bytes: 0 });
+        let entries = waiting.get_or_insert_with(|| Entries { index, level, xid, dim, list: Vec::new(), bytes: 0 });
         entries.bytes += match &vector {
             Vector::Here(floats) => 4 * floats.len(),
             Vector::InRow { dim, .. } => 4 * usize::from(*dim),
@@ -160,10 +185,7 @@ pub fn drain() {
     drop(list);
     match refused {
         None => sending.0 = None,
-        Some((expected, got)) => raise(Failure::new(
-            PgSqlErrorCode::ERRCODE_DATA_EXCEPTION,
-            format!("expected {expected} dimensions, not {got}"),
-        )),
+        Some((expected, got)) => raise(other_dim(expected, got)),
     }
 }
 

@@ -65,17 +65,25 @@ pub unsafe extern "C-unwind" fn parse(options: pg_sys::Datum, validate: bool) ->
         field(c"m", core::mem::offset_of!(Stored, m)),
         field(c"ef_construction", core::mem::offset_of!(Stored, ef_construction)),
     ];
-    // SAFETY: the table describes `Stored`, whose size is given.
+    // SAFETY: the table describes `Stored`, whose size is given; the result is one, or null.
     unsafe {
-        pg_sys::build_reloptions(
+        let kind = KIND.load(Ordering::Relaxed);
+        let stored = pg_sys::build_reloptions(
             options,
             validate,
-            KIND.load(Ordering::Relaxed),
+            kind,
             size_of::<Stored>(),
             fields.as_ptr(),
             fields.len() as i32,
         )
-        .cast()
+        .cast::<Stored>();
+        if validate && !stored.is_null() && (*stored).ef_construction < 2 * (*stored).m {
+            raise(Failure::new(
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                "ef_construction must be greater than or equal to 2 * m",
+            ));
+        }
+        stored.cast()
     }
 }
 
@@ -89,11 +97,5 @@ pub unsafe fn of(index: pg_sys::Relation) -> Parameters {
         let stored = (*index).rd_options.cast::<Stored>();
         if stored.is_null() { (M.0, EF_CONSTRUCTION.0) } else { ((*stored).m, (*stored).ef_construction) }
     };
-    if ef_construction < 2 * m {
-        raise(Failure::new(
-            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-            "ef_construction must be greater than or equal to 2 * m",
-        ));
-    }
     Parameters { m: m as u16, ef_construction: ef_construction as u16 }
 }

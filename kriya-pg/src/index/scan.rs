@@ -77,7 +77,8 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, state: &mut State) {
         let index = (*scan).indexRelation;
         let (metric, _) = metric(index);
         session::drain();
-        let reader = session::with(|session, wait| session.index(identity::of(index).id, wait));
+        let id = identity::of(index).id;
+        let reader = session::with(|session, wait| session.index(id, wait));
         let view = session::view();
         let Some(dim) = reader.dim() else { return };
         // Distances to a NULL are NULL, and no direction is nearer to a zero vector than another: any order is right.

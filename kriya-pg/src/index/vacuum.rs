@@ -3,11 +3,10 @@
 //! Postgres frees the line pointers of dead heap rows after this returns, and then reuses them: so the entries that
 //! name them are deleted, acknowledged and logged before. Entries are named by their numbers, which are never reused.
 
-use kriya_engine::{IndexDeleted, keys};
+use kriya_engine::IndexDeleted;
 use pgrx::prelude::*;
 
 use super::Naming;
-use crate::error::OrRaise;
 use crate::identity;
 use crate::session::{self, Composed};
 
@@ -36,7 +35,6 @@ pub unsafe extern "C-unwind" fn bulk_delete(
         let Some(callback) = callback else { return result };
         let index = identity::of((*info).index).id;
         let reader = session::with(|session, wait| session.index(index, wait));
-        let view = session::view();
         let (mut dead, mut removed, mut live) = (Vec::new(), 0.0, 0.0);
         for (entry, tid) in reader.entries() {
             check_for_interrupts!();
@@ -45,9 +43,7 @@ pub unsafe extern "C-unwind" fn bulk_delete(
                 live += 1.0;
                 continue;
             }
-            if view.get(&keys::deleted(index, entry), view.read_sequence()).or_raise().is_some() {
-                continue;
-            }
+            // Deleted once more where it was deleted before: that deletion may have been cut short before it was logged.
             removed += 1.0;
             dead.push(entry);
             if dead.len() >= MESSAGE_ENTRIES {
@@ -58,6 +54,7 @@ pub unsafe extern "C-unwind" fn bulk_delete(
         if !dead.is_empty() {
             delete(index, &dead);
         }
+        session::check_same_worker();
         (*result).tuples_removed += removed;
         (*result).num_index_tuples = live;
         result

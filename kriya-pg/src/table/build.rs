@@ -43,10 +43,11 @@ pub unsafe extern "C-unwind" fn range_scan(
         };
         let mut values = [pg_sys::Datum::null(); pg_sys::INDEX_MAX_KEYS as usize];
         let mut nulls = [false; pg_sys::INDEX_MAX_KEYS as usize];
+        let oldest = pg_sys::GetOldestNonRemovableTransactionId(relation);
         let mut rows = 0.0;
         while let Some(version) = scan::next_version(scan) {
             check_for_interrupts!();
-            let alive = match visibility::buildable(&version) {
+            let alive = match visibility::buildable(&version, oldest) {
                 Buildable::Dead => continue,
                 Buildable::Dying => false,
                 Buildable::Live => true,

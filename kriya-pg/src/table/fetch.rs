@@ -1,10 +1,7 @@
 //! Rows by their item pointers: index scans, TID scans, triggers.
 
-use std::sync::Arc;
-
-use lsmstore::View;
+use pgrx::pg_sys;
 use pgrx::prelude::*;
-use pgrx::{PgMemoryContexts, pg_sys};
 
 use super::version::Version;
 use super::{refuse_serializable, tid, visibility};
@@ -13,23 +10,20 @@ use crate::{identity, session};
 #[repr(C)]
 struct Fetch {
     base: pg_sys::IndexFetchTableData,
-    state: *mut State,
-}
-
-struct State {
-    view: Option<Arc<View>>,
     table: u64,
+    /// Number of the view that the scan reads, 0 before it has one. The view itself is the session's: nothing here needs
+    /// to be dropped.
+    view: u64,
 }
 
 #[pg_guard]
 pub unsafe extern "C-unwind" fn begin(relation: pg_sys::Relation) -> *mut pg_sys::IndexFetchTableData {
     refuse_serializable();
-    // SAFETY: an open relation; zeroed memory of the current context, the state is dropped with it.
+    // SAFETY: an open relation; zeroed memory of the current context.
     unsafe {
         let fetch = pg_sys::palloc0(size_of::<Fetch>()).cast::<Fetch>();
         (*fetch).base.rel = relation;
-        let state = State { view: None, table: identity::of(relation).id };
-        (*fetch).state = PgMemoryContexts::CurrentMemoryContext.leak_and_drop_on_delete(state);
+        (*fetch).table = identity::of(relation).id;
         fetch.cast()
     }
 }
@@ -37,16 +31,13 @@ pub unsafe extern "C-unwind" fn begin(relation: pg_sys::Relation) -> *mut pg_sys
 #[pg_guard]
 pub unsafe extern "C-unwind" fn reset(fetch: *mut pg_sys::IndexFetchTableData) {
     // SAFETY: begun above. The next row is fetched from a view taken after the next scan's snapshot.
-    unsafe { (*(*fetch.cast::<Fetch>()).state).view = None }
+    unsafe { (*fetch.cast::<Fetch>()).view = 0 }
 }
 
 #[pg_guard]
 pub unsafe extern "C-unwind" fn end(fetch: *mut pg_sys::IndexFetchTableData) {
     // SAFETY: begun above.
-    unsafe {
-        (*(*fetch.cast::<Fetch>()).state).view = None;
-        pg_sys::pfree(fetch.cast());
-    }
+    unsafe { pg_sys::pfree(fetch.cast()) }
 }
 
 #[pg_guard]
@@ -64,16 +55,16 @@ pub unsafe extern "C-unwind" fn tuple(
         if !all_dead.is_null() {
             *all_dead = false;
         }
-        let state = &mut *(*fetch.cast::<Fetch>()).state;
+        let fetch = &mut *fetch.cast::<Fetch>();
         let Some(number) = tid::number(*pointer) else { return false };
         // A snapshot that looks at what is going on now needs the newest view at each row.
         if (*snapshot).snapshot_type != pg_sys::SnapshotType::SNAPSHOT_MVCC {
-            state.view = None;
+            fetch.view = 0;
         }
-        let view = state.view.get_or_insert_with(session::view);
-        match Version::get(view, state.table, number) {
+        let view = session::view_since(&mut fetch.view);
+        match Version::get(&view, fetch.table, number) {
             Some(version) if visibility::satisfies(&version, snapshot) => {
-                version.store(slot, (*(*fetch).rel).rd_id);
+                version.store(slot, (*fetch.base.rel).rd_id);
                 true
             }
             _ => false,

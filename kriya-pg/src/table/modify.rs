@@ -33,11 +33,25 @@ fn new_number(table: u64, expected: usize) -> u64 {
     number
 }
 
-unsafe fn stamp(relation: pg_sys::Relation, slot: *mut pg_sys::TupleTableSlot, number: u64) {
-    // SAFETY: a slot and an open relation of the caller's.
+/// Tells the slot which row it holds now: RETURNING and triggers look at its system columns.
+unsafe fn stamp(
+    relation: pg_sys::Relation,
+    slot: *mut pg_sys::TupleTableSlot,
+    number: u64,
+    xid: u64,
+    command: pg_sys::CommandId,
+) {
+    // SAFETY: a slot with a row of the open relation. A tuple that the slot does not own is a copy, of no interest.
     unsafe {
         (*slot).tts_tid = tid::pointer(number);
         (*slot).tts_tableOid = (*relation).rd_id;
+        let mut owned = false;
+        let tuple = pg_sys::ExecFetchSlotHeapTuple(slot, true, &mut owned);
+        if owned {
+            pg_sys::pfree(tuple.cast());
+            return;
+        }
+        version::stamp(tuple, (*relation).rd_id, number, xid, command);
     }
 }
 
@@ -63,7 +77,7 @@ pub unsafe extern "C-unwind" fn insert(
         } else {
             session::buffer_row(table, xid, &keys::row(table, number), &value);
         }
-        stamp(relation, slot, number);
+        stamp(relation, slot, number, xid, command);
         glue::kriya_count(relation, 1, false, false);
     }
 }
@@ -88,7 +102,7 @@ pub unsafe extern "C-unwind" fn multi_insert(
         for &slot in slots {
             let number = new_number(table, slots.len());
             batch.put(&keys::row(table, number), &version::value_of_slot(relation, slot, xid, command));
-            stamp(relation, slot, number);
+            stamp(relation, slot, number, xid, command);
             rows += 1;
             if rows >= MESSAGE_ROWS || batch.encoded_len() >= MESSAGE_BYTES {
                 session::write(xid, &batch, &[]);
@@ -223,7 +237,7 @@ unsafe fn update_row(change: &Change, slot: *mut pg_sys::TupleTableSlot) -> pg_s
             batch.put(&keys::row(table, number), &value);
         });
         if result == pg_sys::TM_Result::TM_Ok {
-            stamp(change.relation, slot, number);
+            stamp(change.relation, slot, number, xid::current(), change.command);
             glue::kriya_count(change.relation, 0, true, false);
         }
         result

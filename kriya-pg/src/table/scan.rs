@@ -221,7 +221,7 @@ pub unsafe extern "C-unwind" fn analyze_next_block(
 #[pg_guard]
 pub unsafe extern "C-unwind" fn analyze_next_tuple(
     scan: pg_sys::TableScanDesc,
-    _oldest: pg_sys::TransactionId,
+    oldest: pg_sys::TransactionId,
     live: *mut f64,
     dead: *mut f64,
     slot: *mut pg_sys::TupleTableSlot,
@@ -230,7 +230,7 @@ pub unsafe extern "C-unwind" fn analyze_next_tuple(
     unsafe {
         let state = &mut *(*scan.cast::<Scan>()).state;
         while let Some(version) = state.cursor.as_mut().and_then(Cursor::next) {
-            match visibility::buildable(&version) {
+            match visibility::buildable(&version, oldest) {
                 visibility::Buildable::Live if xid::outcome(version.header.xmin) != xid::Outcome::Running => {
                     *live += 1.0;
                     version.store(slot, (*(*scan).rs_rd).rd_id);

@@ -92,22 +92,42 @@ impl<'a> Version<'a> {
             if hoff < SMALLEST || hoff > length {
                 raise(Failure::corrupt(format!("row {} says that its data begins at byte {hoff}", self.number)));
             }
-            let choice = &mut (*header).t_choice.t_heap;
-            choice.t_xmin = lower(self.header.xmin);
-            choice.t_field3.t_cid = pg_sys::CommandId::from(self.header.cmin);
-            choice.t_xmax = pg_sys::InvalidTransactionId;
-            (*header).t_ctid = tid::pointer(self.next().unwrap_or(self.number));
-            (*header).t_infomask &= !(pg_sys::HEAP_XACT_MASK as u16);
-            match self.mark {
-                Some((mark, _)) => choice.t_xmax = lower(mark.xmax),
-                None => (*header).t_infomask |= pg_sys::HEAP_XMAX_INVALID as u16,
-            }
             (*tuple).t_len = length as u32;
-            (*tuple).t_self = tid::pointer(self.number);
-            (*tuple).t_tableOid = table;
             (*tuple).t_data = header;
+            stamp(tuple, table, self.number, self.header.xmin, self.header.cmin.into());
+            if let Some((mark, _)) = self.mark {
+                (*header).t_choice.t_heap.t_xmax = lower(mark.xmax);
+                (*header).t_infomask &= !(pg_sys::HEAP_XMAX_INVALID as u16);
+                (*header).t_ctid = tid::pointer(self.next().unwrap_or(self.number));
+            }
             tuple
         }
+    }
+}
+
+/// Makes a tuple's header that of a new row.
+///
+/// # Safety
+/// `tuple` is writable and whole.
+pub unsafe fn stamp(
+    tuple: pg_sys::HeapTuple,
+    table: pg_sys::Oid,
+    number: u64,
+    xid: u64,
+    command: pg_sys::CommandId,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let header = (*tuple).t_data;
+        let choice = &mut (*header).t_choice.t_heap;
+        choice.t_xmin = lower(xid);
+        choice.t_field3.t_cid = command;
+        choice.t_xmax = pg_sys::InvalidTransactionId;
+        (*header).t_ctid = tid::pointer(number);
+        (*header).t_infomask &= !(pg_sys::HEAP_XACT_MASK as u16);
+        (*header).t_infomask |= pg_sys::HEAP_XMAX_INVALID as u16;
+        (*tuple).t_self = tid::pointer(number);
+        (*tuple).t_tableOid = table;
     }
 }
 

@@ -163,15 +163,16 @@ pub enum Buildable {
     Dead,
 }
 
-/// As an index build on the heap judges (`HeapTupleSatisfiesVacuum`), except that deleted rows count as recently dead
-/// whatever their age: they are dropped by compaction, not by this.
-pub fn buildable(version: &Version<'_>) -> Buildable {
+/// As an index build on the heap judges (`HeapTupleSatisfiesVacuum`); nobody can see what was deleted before `oldest`.
+pub fn buildable(version: &Version<'_>, oldest: pg_sys::TransactionId) -> Buildable {
     match xid::outcome(version.header.xmin) {
         Outcome::Aborted => return Buildable::Dead,
         Outcome::Own | Outcome::Running | Outcome::Committed => {}
     }
-    match version.mark.map(|(mark, _)| xid::outcome(mark.xmax)) {
-        None | Some(Outcome::Aborted | Outcome::Running) => Buildable::Live,
-        Some(Outcome::Own | Outcome::Committed) => Buildable::Dying,
+    let Some((mark, _)) = version.mark else { return Buildable::Live };
+    match xid::outcome(mark.xmax) {
+        Outcome::Aborted | Outcome::Running => Buildable::Live,
+        Outcome::Committed if precedes(mark.xmax, oldest) => Buildable::Dead,
+        Outcome::Own | Outcome::Committed => Buildable::Dying,
     }
 }
