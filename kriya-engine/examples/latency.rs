@@ -110,7 +110,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         dim: 0,
         name: "i".into(),
     };
-    let id = session.new_id(&mut wait)?;
+    let id = session.new_id(&mut wait)?.ok_or("the store is full")?;
     session.build_begin(generation, &IndexDefinition { id, description, estimated_rows: 0 }, &mut wait)?;
     session.build_end(&mut |_| {}, &mut wait)?;
     let vector = |n: u32| {

@@ -130,24 +130,32 @@ impl Session {
         self.control.serving()
     }
 
-    /// A new id for a table or an index; never given out before.
+    /// A new id for a table or an index; never given out before. `None`: the store is full, ask again later.
     ///
     /// # Errors
     /// [`ClientError`]; so for all requests.
-    pub fn new_id(&mut self, wait: &mut dyn Wait) -> Result<u64, ClientError> {
+    pub fn new_id(&mut self, wait: &mut dyn Wait) -> Result<Option<u64>, ClientError> {
         match self.call(&Request::NewId { generation: self.generation }, &[], wait)? {
-            Reply::Id(id) => Ok(id),
+            Reply::Id(id) => Ok(Some(id)),
+            Reply::Busy => Ok(None),
             other => Err(unexpected(&other)),
         }
     }
 
-    /// A run of `count` row numbers of a table, never given out before. At most 1,048,576.
+    /// A run of `count` row numbers of a table, never given out before. At most 1,048,576. `None` as for
+    /// [`Session::new_id`].
     ///
     /// # Errors
     /// As [`Session::new_id`].
-    pub fn lease_tids(&mut self, table: u64, count: u32, wait: &mut dyn Wait) -> Result<Range<u64>, ClientError> {
+    pub fn lease_tids(
+        &mut self,
+        table: u64,
+        count: u32,
+        wait: &mut dyn Wait,
+    ) -> Result<Option<Range<u64>>, ClientError> {
         match self.call(&Request::LeaseTids { generation: self.generation, table, count }, &[], wait)? {
-            Reply::Tids { first, count } => Ok(first..first.saturating_add(count.into())),
+            Reply::Tids { first, count } => Ok(Some(first..first.saturating_add(count.into()))),
+            Reply::Busy => Ok(None),
             other => Err(unexpected(&other)),
         }
     }

@@ -344,7 +344,7 @@ pub fn is_served() -> bool {
 
 /// A new table's or index' id.
 pub fn new_id() -> u64 {
-    with(|session, wait| session.new_id(wait))
+    patiently(|| with(|session, wait| session.new_id(wait)))
 }
 
 /// Which incarnation of the store rows are written in and read from.
@@ -367,7 +367,7 @@ pub fn next_tid(table: u64, expected: usize) -> u64 {
         let last = backend.leases.get(&table).map_or(FIRST_LEASE / 2, |lease| lease.last);
         let wanted = u32::try_from(expected).unwrap_or(LARGEST_LEASE);
         let count = last.saturating_mul(2).max(wanted).min(LARGEST_LEASE);
-        let mut tids = with_backend(backend, |session, wait| session.lease_tids(table, count, wait));
+        let mut tids = patiently(|| with_backend(backend, |session, wait| session.lease_tids(table, count, wait)));
         let first = tids.next().unwrap_or_else(|| raise(Failure::internal("the storage worker leased no TIDs")));
         backend.leases.insert(table, Lease { generation, tids, last: count });
         first

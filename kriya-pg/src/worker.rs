@@ -124,7 +124,11 @@ fn wait(wake: &OwnedFd) -> bool {
 fn serve(jobs: &Receiver<Job>, wake: &OwnedFd, host: &MainThread, handle: &WorkerHandle) -> Option<String> {
     let (mut stopping, mut slot) = (false, SlotHealth::Kept);
     loop {
-        slot = host.look_after_slot(slot);
+        let now = host.look_after_slot(slot);
+        if now != SlotHealth::Kept && now != slot {
+            handle.flush_soon();
+        }
+        slot = now;
         // Barriers of DROP DATABASE and the like wait for every process to have seen them.
         let _ = guard(|| {
             check_for_interrupts!();

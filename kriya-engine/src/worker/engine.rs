@@ -56,6 +56,8 @@ pub(crate) struct Signals {
     pub ending: Signal,
     /// A flush was asked for: what is worth sealing is sealed, full or not.
     pub seal_early: AtomicBool,
+    /// Somebody wants a flush now, whether something was written or not.
+    pub flush_now: AtomicBool,
     how: Mutex<Ending>,
 }
 

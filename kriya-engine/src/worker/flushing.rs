@@ -1,14 +1,15 @@
 //! The thread that flushes, merges, and finds out what became of transactions that made or dropped something.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use lsmstore::{FlushError, FlushOptions, MergeEntry, MergePolicy};
+use lsmstore::{Batch, FlushError, FlushOptions, MergeEntry, MergePolicy, View};
 
 use crate::catalogue::CatalogueEntry;
 use crate::keys;
-use crate::worker::engine::Engine;
+use crate::worker::engine::{ApplyError, Engine};
 use crate::worker::host::{HostError, XidState};
 
 /// Log that may pile up behind the published position before a manifest is published for that reason alone.
@@ -30,10 +31,11 @@ pub(crate) fn flush_forever(engine: &Engine) {
         let on_time = Instant::now() >= due;
         let flushed = {
             let _one = engine.flushing.lock().unwrap_or_else(PoisonError::into_inner);
-            if !on_time && !engine.store.wants_flush() {
+            let now = engine.signals.flush_now.swap(false, Ordering::Relaxed);
+            if !on_time && !now && !engine.store.wants_flush() {
                 continue;
             }
-            flush_once(engine)
+            flush_once(engine, now)
         };
         match flushed {
             Ok(()) => {
@@ -56,10 +58,10 @@ pub(crate) fn flush_forever(engine: &Engine) {
     }
 }
 
-fn flush_once(engine: &Engine) -> Result<(), FlushError> {
+fn flush_once(engine: &Engine, force: bool) -> Result<(), FlushError> {
     // Without an answer a flush happens when something was written, which is soon enough.
     let behind = engine.host.position().map_or(0, |now| now.saturating_sub(engine.store.manifest().position));
-    let options = FlushOptions { clean: false, force: behind > LOG_AHEAD };
+    let options = FlushOptions { clean: false, force: force || behind > LOG_AHEAD };
     engine.runtime.block_on(engine.store.flush_with(options))?;
     Ok(())
 }
@@ -131,7 +133,8 @@ pub(crate) fn fates(engine: &Engine) -> Result<Fates, String> {
     judge(engine, asked).map_err(|error| error.to_string())
 }
 
-/// Asks what became of transactions. Id 0 is no transaction: what it made is there for good.
+/// Asks what became of transactions, and records what is decided: the host forgets old transactions. Id 0 is no
+/// transaction: what it made or dropped is made or dropped for good.
 fn judge(engine: &Engine, asked: Vec<(u64, u64, bool)>) -> Result<Fates, HostError> {
     let xids: Vec<u64> = asked.iter().map(|(_, xid, _)| *xid).filter(|xid| *xid != 0).collect();
     let states = if xids.is_empty() { Vec::new() } else { engine.host.resolve(&xids)? };
@@ -140,6 +143,7 @@ fn judge(engine: &Engine, asked: Vec<(u64, u64, bool)>) -> Result<Fates, HostErr
     }
     let mut states = states.into_iter();
     let mut fates = Fates { dead: HashSet::new(), undecided: Vec::new() };
+    let mut decided = Vec::new();
     for (id, xid, drops) in asked {
         let state = if xid == 0 { XidState::Committed } else { states.next().unwrap_or(XidState::InProgress) };
         match state {
@@ -148,8 +152,49 @@ fn judge(engine: &Engine, asked: Vec<(u64, u64, bool)>) -> Result<Fates, HostErr
             XidState::Aborted if !drops => drop(fates.dead.insert(id)),
             _ => {}
         }
+        if xid != 0 && state != XidState::InProgress {
+            decided.push((id, xid, drops, state == XidState::Committed));
+        }
+    }
+    if let Err(error) = record_decisions(engine, &decided) {
+        engine.complain(format!("recording what became of transactions failed: {error}"));
     }
     Ok(fates)
+}
+
+/// Replaces the transactions of catalogue entries and drop marks by what became of them. Not logged: before it is
+/// durable, the log is flushed beyond the commits that it was derived from, and until then it can be asked again.
+fn record_decisions(engine: &Engine, decided: &[(u64, u64, bool, bool)]) -> Result<(), String> {
+    let view = engine.store.view().map_err(|error| error.to_string())?;
+    for some in decided.chunks(256) {
+        let mut batch = Batch::new();
+        for &(id, xid, drops, committed) in some {
+            match (drops, committed) {
+                (false, true) => settle_creation(&view, id, &mut batch)?,
+                (false, false) => drop(batch.put(&keys::drop_mark(id, 0), &[])),
+                (true, false) => drop(batch.delete(&keys::drop_mark(id, xid))),
+                (true, true) => drop(batch.put(&keys::drop_mark(id, 0), &[]).delete(&keys::drop_mark(id, xid))),
+            }
+        }
+        match engine.apply(&batch) {
+            Ok(_) | Err(ApplyError::Busy) => {}
+            Err(ApplyError::Failed(why)) => return Err(why),
+        }
+    }
+    Ok(())
+}
+
+/// The catalogue entry of an object whose making committed, without its transaction.
+fn settle_creation(view: &View, id: u64, batch: &mut Batch) -> Result<(), String> {
+    let key = keys::catalogue(id);
+    let Some(value) = view.get(&key, view.read_sequence()).map_err(|error| error.to_string())? else { return Ok(()) };
+    let mut entry = CatalogueEntry::parse(value).map_err(|error| error.to_string())?;
+    match &mut entry {
+        CatalogueEntry::Table(table) => table.created_xid = 0,
+        CatalogueEntry::Index(index) => index.created_xid = 0,
+    }
+    batch.put(&key, &entry.encode());
+    Ok(())
 }
 
 fn dead_objects(engine: &Engine) -> Result<HashSet<u64>, String> {

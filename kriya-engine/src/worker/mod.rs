@@ -161,6 +161,12 @@ impl WorkerHandle {
         self.signals.end(Ending::Orderly);
     }
 
+    /// Asks for a flush and a fresh position in the log, soon; returns at once.
+    pub fn flush_soon(&self) {
+        self.signals.flush_now.store(true, Ordering::Relaxed);
+        self.signals.flushing.wake();
+    }
+
     /// How the worker ended, once it has.
     pub fn finished(&self) -> Option<Result<(), WorkerError>> {
         let mut result = self.result.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,11 +1,12 @@
 //! From the log back into the store: which manifest is ours, and what was acknowledged after it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use lsmstore::{Batch, ManifestInfo, Replayed, Store, WriteError};
 
 use crate::error::FormatError;
-use crate::record::{self, Assembler, Birth, Ceiling, Kind};
+use crate::record::{self, Assembler, Birth, Ceiling, Generation, Kind, RecordHead, frames};
 use crate::worker::host::{Facts, Host, HostError};
 use crate::worker::owner::Owner;
 use crate::worker::startup::StartError;
@@ -60,6 +61,14 @@ fn damaged(at: u64, error: &FormatError) -> StartError {
     StartError::refused(format!("the log is damaged at {}: {error}", position(at)), "")
 }
 
+/// An end of the log up to which it can be read. The flushed position itself may lie within a record, so one of no
+/// consequence is logged and flushed.
+fn log_end(host: &dyn Host) -> Result<u64, StartError> {
+    let head = RecordHead { kind: Kind::Announce, generation: 0, sequence: 0, xid: 0, incarnation: 0 };
+    let records = frames(&head, &[]).map_err(|error| StartError::failed(&error))?;
+    Ok(host.log(records, true).map_err(StartError::host)?.end)
+}
+
 /// Whether the manifest belongs to this server's history; if so, what the log behind it says.
 pub(crate) fn check_history(
     host: &dyn Host,
@@ -80,13 +89,8 @@ pub(crate) fn check_history(
             owner.system_identifier, facts.system_identifier
         )));
     }
-    if facts.next_xid < owner.next_xid {
-        return Err(foreign(format!(
-            "transaction {} was next when it was written, here it is {}",
-            owner.next_xid, facts.next_xid
-        )));
-    }
-    let flushed = host.flushed_position().map_err(StartError::host)?;
+    // The next transaction id is no evidence: ids that left nothing in the log are given out again after a crash.
+    let flushed = log_end(host)?;
     if flushed < owner.birth_end || owner.birth_start < manifest.position {
         return Err(foreign(format!(
             "its birth was logged at {}, but the log ends at {}",
@@ -108,9 +112,10 @@ pub(crate) fn check_history(
         let head = record::head(payload).map_err(|error| damaged(at, &error))?;
         match head.kind {
             Kind::Generation => history.generation = history.generation.max(head.generation),
-            Kind::Birth if at == owner.birth_start => {
+            Kind::Birth => {
                 let birth: Birth = whole(payload).map_err(|error| damaged(at, &error))?;
-                born = birth == expected;
+                // The nonce makes it the only one in the world.
+                born |= birth == expected;
             }
             Kind::Ceiling => {
                 let ceiling: Ceiling = whole(payload).map_err(|error| damaged(at, &error))?;
@@ -121,7 +126,7 @@ pub(crate) fn check_history(
         Ok(())
     })?;
     if !born {
-        return Err(foreign(format!("the log at {} is not that of its birth", position(owner.birth_start))));
+        return Err(foreign(format!("its birth, logged near {}, is not in this log", position(owner.birth_start))));
     }
     Ok(history)
 }
@@ -143,10 +148,24 @@ pub(crate) fn replay(
     let mut assembler = Assembler::default();
     let mut youngest = owner.replay_generation;
     let mut applied = 0;
+    // Generations of this store: another one may have been served in between.
+    let mut ours = HashSet::from([owner.replay_generation, owner.generation]);
     walk(&**host, manifest.position, end, |at, payload| {
+        let head = record::head(payload).map_err(|error| damaged(at, &error))?;
+        // A batch that the manifest holds may begin before its position: its later pieces say nothing. And one of
+        // another store's is none of ours.
+        if head.kind == Kind::Batch && (head.sequence <= manifest.last_sequence || !ours.contains(&head.generation)) {
+            return Ok(());
+        }
         let Some(found) = assembler.push(payload).map_err(|error| damaged(at, &error))? else { return Ok(()) };
         match found.head.kind {
-            Kind::Generation => youngest = youngest.max(found.head.generation),
+            Kind::Generation => {
+                let generation: Generation = found.decode().map_err(|error| damaged(at, &error))?;
+                if generation.store_id == manifest.store_id.into_bytes() {
+                    ours.insert(found.head.generation);
+                    youngest = youngest.max(found.head.generation);
+                }
+            }
             // A session of a worker that had ended wrote this: its transaction fails before it commits.
             Kind::Batch if found.head.generation < youngest => {}
             Kind::Batch => {

@@ -78,6 +78,7 @@ impl<'a> Serving<'a> {
                 codec::decode_prefix::<Request>("request", body).map_err(|error| invalid(error.to_string()))?;
             if request == Request::TransactionEnded {
                 self.engine.sessions.end_writing(self.slot);
+                self.build = None;
                 continue;
             }
             let answer = match self.admit(&request) {

@@ -71,7 +71,17 @@ impl Server {
         let sessions = SessionThreads::default();
         let started = sessions.clone();
         let thread = std::thread::Builder::new().name("kriya-accept".into()).spawn(move || {
-            while let Ok((stream, _)) = accepting.accept() {
+            loop {
+                let stream = match accepting.accept() {
+                    Ok((stream, _)) => stream,
+                    // The listener was shut down.
+                    Err(error) if error.kind() == io::ErrorKind::InvalidInput => break,
+                    // No descriptors, say: there will be some again.
+                    Err(_) => {
+                        std::thread::sleep(Duration::from_millis(50));
+                        continue;
+                    }
+                };
                 let door = door.clone();
                 // Without a thread the connection is dropped, which its session takes for "not serving".
                 let thread = std::thread::Builder::new().name("kriya-session".into()).spawn(move || meet(stream, door));

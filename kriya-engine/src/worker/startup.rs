@@ -118,7 +118,9 @@ pub(crate) fn open(
         None => {
             // Generations of an earlier bucket may still write into the log: the clock is ahead of all of them.
             let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.as_millis() as u64);
-            LogKeeper::new(Arc::clone(&host), now, 1, 1, None, (1, None))
+            // Nor does it share an incarnation with another one that this server had.
+            let incarnation = (now / 1000) as u32;
+            LogKeeper::new(Arc::clone(&host), now, incarnation, 1, None, (1, None))
         }
         Some((manifest, owner, history)) => LogKeeper::new(
             Arc::clone(&host),

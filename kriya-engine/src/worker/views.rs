@@ -51,8 +51,9 @@ impl Views {
             if views.last().is_none_or(|last| last.number != view.number) {
                 views.push(Arc::clone(&view));
             }
+            // Under the lock: a pruning thread must find the view pinned.
+            self.control.slot(slot).store(view.number, Ordering::SeqCst);
         }
-        self.control.slot(slot).store(view.number, Ordering::SeqCst);
         self.prune();
         Ok(view)
     }

@@ -319,7 +319,7 @@ impl Backend {
     }
 
     pub fn lease(&mut self, table: u64, count: u32) -> Range<u64> {
-        self.session.lease_tids(table, count, &mut PollWait).unwrap()
+        self.session.lease_tids(table, count, &mut PollWait).unwrap().unwrap()
     }
 
     pub fn flush(&mut self) {

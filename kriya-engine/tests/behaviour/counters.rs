@@ -14,7 +14,7 @@ fn ids_and_row_numbers_are_never_given_out_twice_whatever_crashes() {
     for round in 0..6 {
         let mut a = cluster.connect();
         for _ in 0..10 {
-            assert!(ids.insert(a.session.new_id(&mut PollWait).unwrap()), "round {round}");
+            assert!(ids.insert(a.session.new_id(&mut PollWait).unwrap().unwrap()), "round {round}");
             assert!(a.lease(5, 1000).all(|tid| tids.insert(tid)), "round {round}");
         }
         match round % 3 {

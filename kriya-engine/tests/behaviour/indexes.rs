@@ -49,7 +49,7 @@ fn description(xid: u64) -> IndexDescription {
 
 /// Builds an index over rows and commits it.
 pub fn build(backend: &mut Backend, rows: &[u64]) -> u64 {
-    let id = backend.session.new_id(&mut PollWait).unwrap();
+    let id = backend.session.new_id(&mut PollWait).unwrap().unwrap();
     let built = begin_build(backend, id, rows);
     backend.log(&built.batch, built.first);
     backend.commit();
@@ -334,7 +334,7 @@ fn an_index_whose_transaction_aborted_or_that_was_dropped_is_gone() {
     let mut a = cluster.connect();
     let kept = build(&mut a, &[1, 2, 3]);
     let dropped = build(&mut a, &[1, 2, 3]);
-    let aborted = a.session.new_id(&mut PollWait).unwrap();
+    let aborted = a.session.new_id(&mut PollWait).unwrap().unwrap();
     let built = begin_build(&mut a, aborted, &[1, 2, 3]);
     a.log(&built.batch, built.first);
     cluster.host.lock().states.insert(a.xid, XidState::Aborted);
@@ -357,7 +357,7 @@ fn a_build_that_is_given_up_or_cut_off_leaves_nothing() {
     let cluster = Cluster::new();
     let mut a = cluster.connect();
     let generation = a.session.generation();
-    let id = a.session.new_id(&mut PollWait).unwrap();
+    let id = a.session.new_id(&mut PollWait).unwrap().unwrap();
     let definition = IndexDefinition { id, description: description(a.xid), estimated_rows: 10 };
     a.session.build_begin(generation, &definition, &mut PollWait).unwrap();
     a.session.build_rows(&[1], &vector(1), &mut PollWait).unwrap();

@@ -65,7 +65,7 @@ fn rows_of_a_dropped_table_go_with_a_merge_and_those_of_others_stay() {
     let mut a = cluster.connect();
     let mut tables = Vec::new();
     for _ in 0..2 {
-        let id = a.session.new_id(&mut PollWait).unwrap();
+        let id = a.session.new_id(&mut PollWait).unwrap().unwrap();
         let entry = CatalogueEntry::Table(TableEntry {
             database: 1,
             tablespace: 1,

@@ -111,9 +111,8 @@ pub unsafe extern "C-unwind" fn insert(
 
 /// Raises the error of a vector of other dimensions than the index has, if it has any yet.
 fn check_dim(index: u64, dim: usize) {
-    let waiting = WAITING.with_borrow(|waiting| {
-        waiting.as_ref().filter(|entries| entries.index == index).map(|entries| entries.dim)
-    });
+    let waiting = WAITING
+        .with_borrow(|waiting| waiting.as_ref().filter(|entries| entries.index == index).map(|entries| entries.dim));
     let known = waiting.or_else(|| session::with(|session, wait| session.index(index, wait)).dim());
     if let Some(known) = known.filter(|known| *known != dim) {
         raise(other_dim(known, dim));

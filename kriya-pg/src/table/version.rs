@@ -109,13 +109,7 @@ impl<'a> Version<'a> {
 ///
 /// # Safety
 /// `tuple` is writable and whole.
-pub unsafe fn stamp(
-    tuple: pg_sys::HeapTuple,
-    table: pg_sys::Oid,
-    number: u64,
-    xid: u64,
-    command: pg_sys::CommandId,
-) {
+pub unsafe fn stamp(tuple: pg_sys::HeapTuple, table: pg_sys::Oid, number: u64, xid: u64, command: pg_sys::CommandId) {
     // SAFETY: the caller's promise.
     unsafe {
         let header = (*tuple).t_data;

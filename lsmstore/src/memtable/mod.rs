@@ -96,7 +96,7 @@ impl Memtable {
         let mut at = HEAD;
         let mut level = MAX_HEIGHT - 1;
         let mut bound = 0;
-        let mut hops = self.arena.hop_limit();
+        let (mut hops, mut limit) = (0, self.arena.hop_limit());
         loop {
             let next = self.arena.next(at, level)?;
             if next != 0 && next != bound {
@@ -107,7 +107,14 @@ impl Memtable {
                 let node = self.tower(next, level)?;
                 if key::compare((node.key, node.tag), (key, tag)) == Ordering::Less {
                     at = next;
-                    hops = hops.checked_sub(1).ok_or_else(|| self.arena.circle(next))?;
+                    hops += 1;
+                    if hops > limit {
+                        // The table may have grown since the last look; more steps than nodes can exist now is a circle.
+                        limit = self.arena.hop_limit();
+                        if hops > limit {
+                            return Err(self.arena.circle(next));
+                        }
+                    }
                     continue;
                 }
             }
@@ -123,14 +130,21 @@ impl Memtable {
     fn seek_before(&self, target: Option<(&[u8], u64)>) -> Result<u32, Corruption> {
         let mut at = HEAD;
         let mut level = MAX_HEIGHT - 1;
-        let mut hops = self.arena.hop_limit();
+        let (mut hops, mut limit) = (0, self.arena.hop_limit());
         loop {
             let next = self.arena.next(at, level)?;
             if next != 0 {
                 let node = self.tower(next, level)?;
                 if target.is_none_or(|target| key::compare((node.key, node.tag), target) == Ordering::Less) {
                     at = next;
-                    hops = hops.checked_sub(1).ok_or_else(|| self.arena.circle(next))?;
+                    hops += 1;
+                    if hops > limit {
+                        // The table may have grown since the last look; more steps than nodes can exist now is a circle.
+                        limit = self.arena.hop_limit();
+                        if hops > limit {
+                            return Err(self.arena.circle(next));
+                        }
+                    }
                     continue;
                 }
             }
