@@ -46,7 +46,7 @@ unsafe fn place_in_row(table: pg_sys::Relation, attribute: i16, number: u64, wan
         let id = identity::of(table).id;
         let view = session::view_undrained();
         let version = Version::get(&view, id, number)?;
-        let tuple = version.to_heap_tuple((*table).rd_id);
+        let tuple = version.heap_tuple((*table).rd_id);
         if attribute as u16 > (*(*tuple).t_data).t_infomask2 & pg_sys::HEAP_NATTS_MASK as u16 {
             // The row is older than the column; its value is in the catalogue.
             pg_sys::pfree(tuple.cast());

@@ -56,6 +56,7 @@ unsafe fn stamp(
 }
 
 #[pg_guard]
+#[allow(clippy::too_many_arguments)]
 pub unsafe extern "C-unwind" fn insert(
     relation: pg_sys::Relation,
     slot: *mut pg_sys::TupleTableSlot,
@@ -83,6 +84,7 @@ pub unsafe extern "C-unwind" fn insert(
 }
 
 #[pg_guard]
+#[allow(clippy::too_many_arguments)]
 pub unsafe extern "C-unwind" fn multi_insert(
     relation: pg_sys::Relation,
     slots: *mut *mut pg_sys::TupleTableSlot,
@@ -129,8 +131,8 @@ unsafe fn fail(
         (*data).ctid = tid::pointer(version.next().unwrap_or(version.number));
         (*data).xmax = mark.map_or(pg_sys::InvalidTransactionId, |mark| lower(mark.xmax));
         (*data).cmax = match (result, mark) {
-            (pg_sys::TM_Result::TM_SelfModified, Some(mark)) => mark.cmax.into(),
-            _ => pg_sys::InvalidCommandId.into(),
+            (pg_sys::TM_Result::TM_SelfModified, Some(mark)) => mark.cmax,
+            _ => pg_sys::InvalidCommandId,
         };
         (*data).traversed = false;
     }
@@ -181,8 +183,7 @@ impl Change {
                     return fail(pg_sys::TM_Result::TM_Updated, &version, self.data);
                 }
             }
-            let mark =
-                Mark { flags: 0, incarnation: session::incarnation(), xmax: xid, cmax: self.command.into(), next };
+            let mark = Mark { flags: 0, incarnation: session::incarnation(), xmax: xid, cmax: self.command, next };
             let mut value = Vec::new();
             mark.encode_into(&mut value);
             let key = keys::mark(table, number);
@@ -200,6 +201,7 @@ impl Change {
 }
 
 #[pg_guard]
+#[allow(clippy::too_many_arguments)]
 pub unsafe extern "C-unwind" fn delete(
     relation: pg_sys::Relation,
     pointer: pg_sys::ItemPointer,
@@ -250,6 +252,7 @@ type Indexes = bool;
 type Indexes = pg_sys::TU_UpdateIndexes::Type;
 
 #[pg_guard]
+#[allow(clippy::too_many_arguments)]
 pub unsafe extern "C-unwind" fn update(
     relation: pg_sys::Relation,
     pointer: pg_sys::ItemPointer,
@@ -285,6 +288,7 @@ pub unsafe extern "C-unwind" fn update(
 }
 
 #[pg_guard]
+#[allow(clippy::too_many_arguments)]
 pub unsafe extern "C-unwind" fn insert_speculative(
     _relation: pg_sys::Relation,
     _slot: *mut pg_sys::TupleTableSlot,
@@ -297,6 +301,7 @@ pub unsafe extern "C-unwind" fn insert_speculative(
 }
 
 #[pg_guard]
+#[allow(clippy::too_many_arguments)]
 pub unsafe extern "C-unwind" fn complete_speculative(
     _relation: pg_sys::Relation,
     _slot: *mut pg_sys::TupleTableSlot,
@@ -307,6 +312,7 @@ pub unsafe extern "C-unwind" fn complete_speculative(
 }
 
 #[pg_guard]
+#[allow(clippy::too_many_arguments)]
 pub unsafe extern "C-unwind" fn lock(
     _relation: pg_sys::Relation,
     _pointer: pg_sys::ItemPointer,

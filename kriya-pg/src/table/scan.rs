@@ -130,16 +130,14 @@ pub unsafe extern "C-unwind" fn next_slot(
             check_for_interrupts!();
             let Some(cursor) = state.cursor.as_mut() else { break };
             let backward = direction == pg_sys::ScanDirection::BackwardScanDirection;
-            match if backward { cursor.previous() } else { cursor.next() } {
-                Some(version) => {
-                    if visibility::satisfies(&version, (*scan).rs_snapshot) {
-                        version.store(slot, (*(*scan).rs_rd).rd_id);
-                        state.returned += 1;
-                        return true;
-                    }
-                    continue;
+            let version = if backward { cursor.previous() } else { cursor.next() };
+            if let Some(version) = version {
+                if visibility::satisfies(&version, (*scan).rs_snapshot) {
+                    version.store(slot, (*(*scan).rs_rd).rd_id);
+                    state.returned += 1;
+                    return true;
                 }
-                None => {}
+                continue;
             }
             if !next_parallel_block(scan, state) {
                 break;
@@ -162,7 +160,8 @@ pub unsafe fn next_version<'a>(scan: pg_sys::TableScanDesc) -> Option<Version<'a
             return None;
         }
         loop {
-            if let Some(version) = (*(&raw mut state.cursor)).as_mut().and_then(Cursor::next) {
+            let cursor: *mut Option<Cursor> = &mut state.cursor;
+            if let Some(version) = (*cursor).as_mut().and_then(Cursor::next) {
                 return Some(version);
             }
             if !next_parallel_block(scan, state) {

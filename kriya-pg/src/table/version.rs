@@ -68,7 +68,7 @@ impl<'a> Version<'a> {
         // SAFETY: the caller's promise; the tuple is palloc'd in the slot's own context and handed over to it.
         unsafe {
             let old = pg_sys::MemoryContextSwitchTo((*slot).tts_mcxt);
-            let tuple = self.to_heap_tuple(table);
+            let tuple = self.heap_tuple(table);
             pg_sys::MemoryContextSwitchTo(old);
             pg_sys::ExecStoreHeapTuple(tuple, slot, true);
             (*slot).tts_tid = (*tuple).t_self;
@@ -80,7 +80,7 @@ impl<'a> Version<'a> {
     ///
     /// # Safety
     /// Called on the main thread of a backend.
-    pub unsafe fn to_heap_tuple(&self, table: pg_sys::Oid) -> pg_sys::HeapTuple {
+    pub unsafe fn heap_tuple(&self, table: pg_sys::Oid) -> pg_sys::HeapTuple {
         let length = STORED_FROM + self.tuple.len();
         let space = size_of::<pg_sys::HeapTupleData>().next_multiple_of(8);
         // SAFETY: one allocation for the descriptor and the tuple; every byte of the header is written below or copied.
@@ -94,7 +94,7 @@ impl<'a> Version<'a> {
             }
             (*tuple).t_len = length as u32;
             (*tuple).t_data = header;
-            stamp(tuple, table, self.number, self.header.xmin, self.header.cmin.into());
+            stamp(tuple, table, self.number, self.header.xmin, self.header.cmin);
             if let Some((mark, _)) = self.mark {
                 (*header).t_choice.t_heap.t_xmax = lower(mark.xmax);
                 (*header).t_infomask &= !(pg_sys::HEAP_XMAX_INVALID as u16);
@@ -142,7 +142,7 @@ pub unsafe fn value_of_slot(
         let tuple = glue::kriya_inline_tuple(fetched, (*relation).rd_att);
         let length = (*tuple).t_len as usize;
         let bytes = std::slice::from_raw_parts((*tuple).t_data.cast::<u8>(), length);
-        let header = RowHeader { flags: 0, incarnation: session::incarnation(), xmin: xid, cmin: command.into() };
+        let header = RowHeader { flags: 0, incarnation: session::incarnation(), xmin: xid, cmin: command };
         let mut value = Vec::new();
         header.encode_into(&bytes[STORED_FROM..], &mut value).or_raise();
         if tuple != fetched {

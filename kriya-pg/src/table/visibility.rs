@@ -69,14 +69,14 @@ fn mvcc(version: &Version<'_>, snapshot: &pg_sys::SnapshotData) -> bool {
     let xmin = version.header.xmin;
     if !committed_before(xmin, snapshot) {
         if xid::is_own(xmin) {
-            if version.header.cmin >= snapshot.curcid.into() {
+            if version.header.cmin >= snapshot.curcid {
                 return false;
             }
             return match version.mark {
                 None => true,
                 // A mark of someone else on our own row: of a subtransaction of ours that rolled back.
                 Some((mark, _)) if !xid::is_own(mark.xmax) => true,
-                Some((mark, _)) => mark.cmax >= snapshot.curcid.into(),
+                Some((mark, _)) => mark.cmax >= snapshot.curcid,
             };
         }
         if in_snapshot(xmin, snapshot) || !xid::did_commit(xmin) {
@@ -88,7 +88,7 @@ fn mvcc(version: &Version<'_>, snapshot: &pg_sys::SnapshotData) -> bool {
         return false;
     }
     if xid::is_own(mark.xmax) {
-        return mark.cmax >= snapshot.curcid.into();
+        return mark.cmax >= snapshot.curcid;
     }
     in_snapshot(mark.xmax, snapshot) || !xid::did_commit(mark.xmax)
 }
@@ -137,13 +137,13 @@ pub fn is_aborted(version: &Version<'_>) -> bool {
 /// What a change by the current transaction's command `command` would find.
 pub fn updatable(version: &Version<'_>, command: pg_sys::CommandId) -> Updatable {
     match xid::outcome(version.header.xmin) {
-        Outcome::Own if version.header.cmin >= command.into() => return Updatable::Invisible,
+        Outcome::Own if version.header.cmin >= command => return Updatable::Invisible,
         Outcome::Own | Outcome::Committed => {}
         Outcome::Running | Outcome::Aborted => return Updatable::Invisible,
     }
     let Some((mark, _)) = version.mark else { return Updatable::Ok };
     match xid::outcome(mark.xmax) {
-        Outcome::Own if mark.cmax >= command.into() => Updatable::SelfModified,
+        Outcome::Own if mark.cmax >= command => Updatable::SelfModified,
         Outcome::Own => Updatable::Invisible,
         Outcome::Aborted => Updatable::Ok,
         Outcome::Running => Updatable::BeingModified(mark.xmax),
