@@ -42,6 +42,12 @@ BEGIN
     END LOOP;
 END $$;
 SELECT * FROM t ORDER BY id;
+-- System columns, of new rows too.
+BEGIN;
+INSERT INTO t VALUES (30, 'new') RETURNING xmin::text::bigint = txid_current() % (2::bigint ^ 32)::bigint, xmax, cmin;
+UPDATE t SET v = 'newer' WHERE id = 30 RETURNING xmin::text::bigint = txid_current() % (2::bigint ^ 32)::bigint, cmin;
+SELECT xmin::text::bigint = txid_current() % (2::bigint ^ 32)::bigint, xmax, tableoid::regclass FROM t WHERE id = 30;
+ROLLBACK;
 -- Cursors see their own moment, both ways.
 BEGIN;
 DECLARE c SCROLL CURSOR FOR SELECT id FROM t;

@@ -106,3 +106,51 @@ fn a_killed_backend_takes_only_its_own_transaction_with_it() {
     run(&mut client, "INSERT INTO t VALUES (3)");
     assert_eq!(rows(&mut client, "SELECT id FROM t ORDER BY id"), ["1", "3"]);
 }
+
+#[test]
+fn large_batches_split_over_log_records_survive_flushes_and_kills_in_between() {
+    let mut server = crate::support::started(crate::support::builder().setting("lsm_s3.flush_interval_ms", "10"));
+    run(
+        &mut server.connect().unwrap(),
+        "CREATE TABLE t (round int, id int, v text) USING lsm_s3; CREATE TABLE h (round int)",
+    );
+    for round in 1..=4 {
+        let mut client = server.connect().unwrap();
+        // A function with an exception block in the middle: a subtransaction starts while rows wait in a buffer.
+        run(
+            &mut client,
+            &format!(
+                "DO $$ BEGIN
+                     FOR i IN 1..20 LOOP
+                         INSERT INTO t SELECT {round}, g, repeat(md5((g * i)::text), 90) FROM generate_series(1, 100) g;
+                         BEGIN INSERT INTO h VALUES ({round}); EXCEPTION WHEN division_by_zero THEN NULL; END;
+                     END LOOP;
+                 END $$"
+            ),
+        );
+        let mut open = server.connect().unwrap();
+        run(&mut open, "BEGIN; INSERT INTO t SELECT -1, g, repeat('x', 3000) FROM generate_series(1, 1500) g");
+        server.kill().unwrap();
+        server.start().unwrap();
+        let mut client = server.connect().unwrap();
+        let seen = rows(&mut client, "SELECT round, count(*), min(length(v)) FROM t GROUP BY round ORDER BY round");
+        let expected: Vec<String> = (1..=round).map(|n| format!("{n}|2000|2880")).collect();
+        assert_eq!(seen, expected);
+        assert_eq!(value(&mut client, "SELECT count(*) FROM h"), (20 * round).to_string());
+    }
+}
+
+#[test]
+fn what_was_in_memory_is_missed_loudly_after_a_restart_and_can_be_truncated() {
+    let mut server = crate::support::started(crate::support::builder().setting("lsm_s3.endpoint", "memory"));
+    let mut client = server.connect().unwrap();
+    run(&mut client, "CREATE TABLE t (id int PRIMARY KEY) USING lsm_s3; INSERT INTO t VALUES (1)");
+    assert_eq!(value(&mut client, "SELECT count(*) FROM t"), "1");
+    server.restart().unwrap();
+    let mut client = server.connect().unwrap();
+    let (code, message) = crate::support::failure(&mut client, "SELECT * FROM t");
+    assert_eq!(code, "55000", "{message}");
+    assert_eq!(crate::support::failure(&mut client, "INSERT INTO t VALUES (1)").0, "55000");
+    run(&mut client, "TRUNCATE t; INSERT INTO t VALUES (2)");
+    assert_eq!(rows(&mut client, "SELECT id FROM t"), ["2"]);
+}

@@ -122,3 +122,58 @@ fn what_is_not_supported_says_so_by_name() {
     run(&mut client, "ROLLBACK");
     assert_eq!(value(&mut client, "SELECT count(*) FROM t"), "1");
 }
+
+#[test]
+fn a_copied_database_does_not_touch_what_it_was_copied_from() {
+    let server = server();
+    let mut client = server.connect().unwrap();
+    run(&mut client, "CREATE DATABASE one");
+    let mut one = server.connect_to("one").unwrap();
+    run(&mut one, "CREATE EXTENSION kriya_pg; CREATE TABLE t (id int, e lsmvector(2)) USING lsm_s3");
+    run(&mut one, "INSERT INTO t VALUES (1, '[1,2]'); CREATE INDEX ON t USING lsm_hnsw (e)");
+    drop(one);
+    run(&mut client, "CREATE DATABASE two TEMPLATE one");
+    let mut two = server.connect_to("two").unwrap();
+    assert_eq!(failure(&mut two, "SELECT * FROM t").0, "55000");
+    run(&mut two, "DROP TABLE t");
+    run(&mut two, "SELECT lsm_s3_flush()");
+    drop(two);
+    run(&mut client, "DROP DATABASE two");
+    let mut one = server.connect_to("one").unwrap();
+    run(&mut one, "SET enable_seqscan = off");
+    assert_eq!(rows(&mut one, "SELECT id FROM t ORDER BY e <-> '[1,1]' LIMIT 1"), ["1"]);
+}
+
+#[test]
+fn a_backend_ended_while_it_waits_for_another_leaves_no_lock_behind() {
+    let server = server();
+    let (mut one, mut two) = (server.connect().unwrap(), server.connect().unwrap());
+    run(&mut one, "CREATE TABLE t (id int PRIMARY KEY) USING lsm_s3");
+    run(&mut one, "BEGIN; INSERT INTO t VALUES (1)");
+    let pid = value(&mut two, "SELECT pg_backend_pid()");
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| two.batch_execute("INSERT INTO t VALUES (1)"));
+        let mut watch = server.connect().unwrap();
+        while value(&mut watch, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'") == "0" {
+            assert!(!waiting.is_finished(), "the second insert did not wait");
+        }
+        run(&mut watch, &format!("SELECT pg_terminate_backend({pid})"));
+        assert!(waiting.join().expect("the second session").is_err());
+        run(&mut one, "COMMIT");
+        while value(&mut watch, &format!("SELECT count(*) FROM pg_locks WHERE pid = {pid}")) != "0" {
+            std::thread::yield_now();
+        }
+        run(&mut watch, "DROP TABLE t");
+    });
+}
+
+#[test]
+fn index_entries_that_wait_keep_a_transaction_from_being_prepared() {
+    let server = crate::support::started(crate::support::builder().setting("max_prepared_transactions", "5"));
+    let mut client = server.connect().unwrap();
+    run(&mut client, "CREATE TABLE h (id int, e lsmvector(2)) USING heap; CREATE INDEX ON h USING lsm_hnsw (e)");
+    run(&mut client, "BEGIN; INSERT INTO h VALUES (1, '[1,2]')");
+    assert_eq!(failure(&mut client, "PREPARE TRANSACTION 'x'").0, "0A000");
+    run(&mut client, "BEGIN; CREATE TABLE plain (id int) USING heap; PREPARE TRANSACTION 'y'");
+    run(&mut client, "COMMIT PREPARED 'y'");
+}
