@@ -50,6 +50,7 @@ impl Signal {
 #[derive(Debug, Default)]
 pub(crate) struct Signals {
     pub flushing: Signal,
+    pub merging: Signal,
     pub linking: Signal,
     pub sealing: Signal,
     /// The worker's first thread: stop, or a store that has become unusable.
@@ -80,7 +81,7 @@ impl Signals {
             let mut ending = self.how.lock().unwrap_or_else(PoisonError::into_inner);
             *ending = (*ending).max(how);
         }
-        for signal in [&self.flushing, &self.linking, &self.sealing, &self.ending] {
+        for signal in [&self.flushing, &self.merging, &self.linking, &self.sealing, &self.ending] {
             signal.wake();
         }
     }

@@ -1,4 +1,4 @@
-//! The thread that flushes, merges, and finds out what became of transactions that made or dropped something.
+//! The threads that flush and merge, and finding out what became of transactions that made or dropped something.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
@@ -14,6 +14,8 @@ use crate::worker::host::{HostError, XidState};
 
 /// Log that may pile up behind the published position before a manifest is published for that reason alone.
 const LOG_AHEAD: u64 = 256 << 20;
+/// How long the merging thread sleeps when nobody wakes it.
+const IDLE: Duration = Duration::from_secs(60);
 /// Pause after a failed flush, doubled up to the second.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
@@ -42,7 +44,7 @@ pub(crate) fn flush_forever(engine: &Engine) {
                 pause = RETRY.0;
                 due = Instant::now() + interval;
                 decide(engine);
-                merge(engine);
+                engine.signals.merging.wake();
             }
             Err(error) => {
                 engine.complain(format!("flushing the store failed: {error}"));
@@ -54,6 +56,16 @@ pub(crate) fn flush_forever(engine: &Engine) {
                 std::thread::sleep(pause.min(RETRY.0));
                 pause = (pause * 2).min(RETRY.1);
             }
+        }
+    }
+}
+
+/// Merges until the worker ends; apart from flushing, which must not wait for a long merge.
+pub(crate) fn merge_forever(engine: &Engine) {
+    while engine.signals.working() {
+        engine.signals.merging.wait(IDLE);
+        if engine.signals.working() {
+            merge(engine);
         }
     }
 }

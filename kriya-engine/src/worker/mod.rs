@@ -2,7 +2,7 @@
 //!
 //! [`start`] spawns everything and returns; the caller's thread then serves the calls of its [`Host`] until
 //! [`WorkerHandle::finished`] says how it ended. Threads: one that starts and ends the worker, one that accepts, one per
-//! session, one each for flushing, linking and sealing, a small async runtime for objects, and a pool for builds.
+//! session, one each for flushing, merging, linking and sealing, a small async runtime for objects, and a pool for builds.
 //!
 //! Locks are taken in this order, and none is held while waiting for the host except where said: an index's append lock,
 //! the counters (which log a ceiling through the host), the store's writer. The host's thread takes none of them.
@@ -271,6 +271,7 @@ fn serve(engine: Arc<Engine>, socket: &Path) -> Result<(), WorkerError> {
         thread.map(|thread| threads.push(thread)).map_err(WorkerError::new)
     };
     let spawned = spawn("kriya-flush", flushing::flush_forever)
+        .and_then(|()| spawn("kriya-merge", flushing::merge_forever))
         .and_then(|()| spawn("kriya-link", sealing::link_forever))
         .and_then(|()| spawn("kriya-seal", sealing::seal_forever));
     engine.control.set_state(State::Serving);

@@ -89,7 +89,8 @@ fn seal_index(engine: &Engine, index: &Index) -> Result<(), String> {
             state.sealed.extend(sealed);
         });
     }
-    while let Some([elder, younger]) = to_merge(index) {
+    // A stop does not wait for merges: the next worker goes on with them.
+    while let Some([elder, younger]) = to_merge(index).filter(|_| engine.signals.working()) {
         if !merge(engine, index, &elder, &younger)? {
             break;
         }

@@ -3,7 +3,7 @@
 use pgrx::prelude::*;
 
 use super::options;
-use crate::settings;
+use crate::{session, settings};
 
 #[pg_guard]
 #[allow(clippy::too_many_arguments)]
@@ -22,8 +22,9 @@ pub unsafe extern "C-unwind" fn estimate(
         *correlation = 0.0;
         *pages = 0.0;
         *selectivity = 1.0;
-        if (*path).indexorderbys.is_null() {
-            // The index knows an order, not a membership: it answers nothing else.
+        // The index knows an order, not a membership: it answers nothing else. And while nobody serves it, other ways to
+        // the rows of a heap table must be open.
+        if (*path).indexorderbys.is_null() || pg_sys::RecoveryInProgress() || !session::is_served() {
             *selectivity = 0.0;
             *startup = f64::INFINITY;
             *total = f64::INFINITY;
