@@ -62,6 +62,7 @@ pub struct IndexCursor {
     deletions: bool,
     sources: Vec<Source>,
     last: f32,
+    before_last: f32,
     late: u64,
 }
 
@@ -90,6 +91,7 @@ impl IndexCursor {
             deletions: false,
             sources: Vec::new(),
             last: f32::NEG_INFINITY,
+            before_last: f32::NEG_INFINITY,
             late: 0,
         };
         cursor.restart(reader, view, query, ef)?;
@@ -109,7 +111,7 @@ impl IndexCursor {
     ) -> Result<(), CursorError> {
         let mut sources = std::mem::take(&mut self.sources);
         self.sequence = view.read_sequence();
-        self.last = f32::NEG_INFINITY;
+        (self.last, self.before_last) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
         self.late = 0;
         let prefix = keys::object_prefix(keys::DELETED, reader.id());
         let mut scan = view.scan_prefix(&prefix, self.sequence).map_err(CursorError::Read)?;
@@ -148,9 +150,15 @@ impl IndexCursor {
             if self.deletions && self.deleted(entry)? {
                 continue;
             }
-            self.last = head.distance;
+            (self.before_last, self.last) = (self.last, head.distance);
             return Ok(Some(Found { tid, entry, distance: head.distance }));
         }
+    }
+
+    /// The row that was returned last is of no use to the caller (its version is dead, say): what comes later need not be
+    /// farther than it. To be called at most once after each [`IndexCursor::next`].
+    pub fn take_back(&mut self) {
+        self.last = self.before_last;
     }
 
     fn deleted(&self, entry: u64) -> Result<bool, CursorError> {

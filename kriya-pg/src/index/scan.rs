@@ -12,7 +12,7 @@ use pgrx::{PgMemoryContexts, pg_sys};
 use super::{Naming, is_indexable, metric};
 use crate::error::{Failure, OrRaise, raise};
 use crate::types::vector;
-use crate::{identity, session, settings};
+use crate::{identity, session, settings, table};
 
 struct State {
     cursor: Option<IndexCursor>,
@@ -113,9 +113,16 @@ pub unsafe extern "C-unwind" fn next(scan: pg_sys::IndexScanDesc, direction: pg_
             state.started = true;
             start(scan, state);
         }
-        check_for_interrupts!();
         let Some(cursor) = state.cursor.as_mut() else { return false };
-        let Some(found) = cursor.next().or_raise() else { return false };
+        let found = loop {
+            check_for_interrupts!();
+            let Some(found) = cursor.next().or_raise() else { return false };
+            // Entries of versions that nobody here sees would hold the order against rows that come later.
+            if matches!(state.naming, Naming::Pointers) || table::sees(scan, found.tid) {
+                break found;
+            }
+            cursor.take_back();
+        };
         (*scan).xs_heaptid = state.naming.pointer(found.tid);
         (*scan).xs_recheck = false;
         (*scan).xs_recheckorderby = false;

@@ -72,6 +72,19 @@ pub unsafe extern "C-unwind" fn tuple(
     }
 }
 
+/// True if the row of that number is there and visible.
+///
+/// # Safety
+/// `fetch` was begun above, `snapshot` is an MVCC snapshot.
+pub unsafe fn sees(fetch: *mut pg_sys::IndexFetchTableData, number: u64, snapshot: pg_sys::Snapshot) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let fetch = &mut *fetch.cast::<Fetch>();
+        let view = session::view_since(&mut fetch.view);
+        Version::get(&view, fetch.table, number).is_some_and(|version| visibility::satisfies(&version, snapshot))
+    }
+}
+
 #[pg_guard]
 pub unsafe extern "C-unwind" fn row_version(
     relation: pg_sys::Relation,

@@ -28,6 +28,15 @@ pub unsafe fn is_ours(relation: pg_sys::Relation) -> bool {
     unsafe { std::ptr::eq((*relation).rd_tableam, &raw const ROUTINE) }
 }
 
+/// True if the snapshot of an index scan over an lsm_s3 table sees the row of that number.
+///
+/// # Safety
+/// `scan` is under way, and its table is one of ours.
+pub unsafe fn sees(scan: pg_sys::IndexScanDesc, number: u64) -> bool {
+    // SAFETY: the caller's promise; the fetch state was made by this access method.
+    unsafe { fetch::sees((*scan).xs_heapfetch, number, (*scan).xs_snapshot) }
+}
+
 /// Predicate locks do not exist here yet, so SERIALIZABLE would be promised and not kept.
 fn refuse_serializable() {
     // SAFETY: a plain variable of this process.

@@ -120,3 +120,32 @@ fn bad_vectors_are_refused_in_pgvectors_words_and_the_server_lives() {
     let message = failure(&mut client, "CREATE INDEX ON t USING lsm_hnsw (e) WITH (m = 50, ef_construction = 60)").1;
     assert_eq!(message, "ef_construction must be greater than or equal to 2 * m");
 }
+
+#[test]
+fn rows_that_were_deleted_do_not_hide_the_living_ones_behind_them() {
+    let server = server();
+    let mut client = server.connect().unwrap();
+    run(&mut client, "CREATE TABLE t (id int, e lsmvector(2)) USING lsm_s3; CREATE INDEX ON t USING lsm_hnsw (e)");
+    // Generations of the same hundred places, all but the last deleted.
+    for generation in 0..12 {
+        run(
+            &mut client,
+            &format!(
+                "DELETE FROM t; INSERT INTO t SELECT {generation} * 100 + g, ARRAY[g, g % 7]::real[]::lsmvector FROM generate_series(0, 99) g"
+            ),
+        );
+    }
+    for place in [0, 13, 50, 99] {
+        let sql = format!("SELECT id FROM t ORDER BY e <-> '[{place}, {}]', id LIMIT 5", place % 7);
+        run(&mut client, "SET enable_seqscan = off");
+        let plain = sql.replace(", id LIMIT", " LIMIT");
+        let found = rows(&mut client, &format!("SELECT array_agg(id ORDER BY id) FROM ({plain}) x"));
+        assert_eq!(rows(&mut client, &plain)[0], (1100 + place).to_string());
+        assert_eq!(found.len(), 1);
+        let distances = |client: &mut Client, from: &str| {
+            rows(client, &format!("SELECT e <-> '[{place}, {}]' FROM t WHERE id IN ({from})", place % 7)).len()
+        };
+        assert_eq!(distances(&mut client, &plain), 5);
+    }
+    assert_eq!(rows(&mut client, "SELECT id FROM t ORDER BY e <-> '[0, 0]' LIMIT 1000").len(), 100);
+}
