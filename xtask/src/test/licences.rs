@@ -102,7 +102,11 @@ fn conjunction(words: &[&str], at: &mut usize) -> bool {
 }
 
 fn licence(words: &[&str], at: &mut usize) -> bool {
-    let Some(word) = words.get(*at) else { return false };
+    let Some(word) = words.get(*at) else {
+        // A place that no whole expression ends at.
+        *at = words.len() + 1;
+        return false;
+    };
     *at += 1;
     if *word == "(" {
         let allowed = alternatives(words, at);
