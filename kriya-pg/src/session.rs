@@ -115,12 +115,13 @@ fn connect() -> Session {
     let began = Instant::now();
     let mut asked: Option<Instant> = None;
     let mut patience = Duration::from_secs(1);
+    let mut not_serving;
     loop {
         // SAFETY: a plain variable of this process.
         let pid = unsafe { pg_sys::MyProcPid } as u32;
         match Session::connect(&socket, pid, &mut PollWait) {
             Ok(session) => return session,
-            Err(ClientError::NotServing(_)) => {}
+            Err(ClientError::NotServing(why)) => not_serving = why,
             Err(error) => raise(Failure::from(error)),
         }
         if !crate::was_preloaded() && asked.is_none_or(|at| at.elapsed() > Duration::from_secs(2)) {
@@ -137,7 +138,9 @@ fn connect() -> Session {
                 PgLogLevel::NOTICE,
                 PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
                 "waiting for the storage worker, which does not serve yet",
-                "It serves when it has replayed the log. If it does not come up, the server log says why."
+                format!(
+                    "{not_serving}. It serves when it has replayed the log; if it does not, the server log says why."
+                )
             );
         }
         nap(Duration::from_millis(20));

@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
-use lsmstore::{Batch, ReadError, Store, WriteError};
+use lsmstore::{Batch, Store, WriteError};
 
 use crate::codec;
 use crate::keys::{self, Counter, MAX_TID};
@@ -58,15 +58,19 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    /// From the ceilings in the store.
-    pub(crate) fn load(store: &lsmstore::View) -> Result<Counters, ReadError> {
+    /// From the ceilings in the store. One that cannot be read is an error: numbers would start again.
+    pub(crate) fn load(store: &lsmstore::View) -> Result<Counters, String> {
         let mut numbers = HashMap::new();
-        let mut scan = store.scan_prefix(&[keys::CEILING], store.read_sequence())?;
-        while let Some((key, value)) = scan.next()? {
-            if let (Ok(counter), Ok(bytes)) = (keys::parse_ceiling(key), <[u8; 8]>::try_from(value)) {
-                let ceiling = u64::from_le_bytes(bytes);
-                numbers.insert(counter, Numbers { next: ceiling, ceiling });
-            }
+        let text = |error: &dyn fmt::Display| error.to_string();
+        let scan = store.scan_prefix(&[keys::CEILING], store.read_sequence());
+        let mut scan = scan.map_err(|error| text(&error))?;
+        while let Some((key, value)) = scan.next().map_err(|error| text(&error))? {
+            let counter = keys::parse_ceiling(key).map_err(|error| text(&error))?;
+            let bytes: [u8; 8] = value
+                .try_into()
+                .map_err(|_| format!("ceiling of {counter:?} has {} bytes, expected 8", value.len()))?;
+            let ceiling = u64::from_le_bytes(bytes);
+            numbers.insert(counter, Numbers { next: ceiling, ceiling });
         }
         Ok(Counters { numbers: Mutex::new(numbers) })
     }

@@ -17,7 +17,7 @@ use crate::error::FormatError;
 use crate::index::metric_of;
 use crate::keys::Counter;
 use crate::worker::active::{Active, capacity};
-use crate::worker::engine::{ApplyError, Engine};
+use crate::worker::engine::{ApplyError, Ending, Engine};
 use crate::worker::segments::Sealed;
 
 /// Active segments that may wait to be sealed before inserts are told to come back later.
@@ -148,7 +148,11 @@ impl Index {
             let batch = batch(first_entry).map_err(|error| ApplyError::Failed(error.to_string()))?;
             let applied = engine.apply(&batch)?;
             for ((entry, tid), vector) in (first_entry..).zip(tids).zip(vectors.chunks_exact(dim)) {
-                self.append(entry, *tid, vector).map_err(ApplyError::Failed)?;
+                if let Err(why) = self.append(entry, *tid, vector) {
+                    // The store has entries that no segment has: what is in memory is made anew from the store.
+                    engine.signals.end(Ending::Abrupt);
+                    return Err(ApplyError::Failed(why));
+                }
             }
             Inserted::At { first_entry, first: applied.first }
         };
