@@ -209,6 +209,10 @@ pub fn view_since(number: &mut u64) -> Arc<View> {
 
 /// The generation through which the current transaction writes; fails if the worker changed in between.
 fn write_generation(backend: &mut Backend) -> u64 {
+    if backend.transaction.generation.is_none() && backend.session.as_ref().is_some_and(|session| !session.serving()) {
+        // The worker is stopping and takes no new writers: this one waits for the next worker.
+        (backend.session, backend.latest) = (None, None);
+    }
     let now = with_backend(backend, |session, _| Ok(session.generation()));
     let then = *backend.transaction.generation.get_or_insert(now);
     if then != now {
