@@ -28,9 +28,6 @@ impl Host for Quiet {
     fn read_log(&self, _: u64, upto: u64, _: usize) -> Result<LogChunk, HostError> {
         Ok(LogChunk { records: Vec::new(), next: upto, end_reached: true })
     }
-    fn flushed_position(&self) -> Result<u64, HostError> {
-        self.position()
-    }
     fn ensure_slot(&self, _: u64) -> Result<(), HostError> {
         Ok(())
     }

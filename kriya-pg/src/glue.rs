@@ -12,7 +12,6 @@ unsafe extern "C-unwind" {
     pub fn kriya_log_insert(data: *const core::ffi::c_char, length: u32, unimportant: bool, start: *mut u64) -> u64;
     pub fn kriya_after_error();
     pub fn kriya_log_position() -> u64;
-    pub fn kriya_log_flushed() -> u64;
     pub fn kriya_log_timeline() -> u32;
     pub fn kriya_log_read(
         from: u64,

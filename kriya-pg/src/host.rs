@@ -151,11 +151,6 @@ impl Host for MainThread {
         self.run(|| unsafe { glue::kriya_log_position() })
     }
 
-    fn flushed_position(&self) -> Result<u64, HostError> {
-        // SAFETY: as above.
-        self.run(|| unsafe { glue::kriya_log_flushed() })
-    }
-
     fn log(&self, records: Vec<Vec<u8>>, flush: bool) -> Result<LogRange, HostError> {
         self.run(move || {
             // SAFETY: the main thread; each record is a whole vector that lives through the call.

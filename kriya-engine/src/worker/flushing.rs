@@ -183,7 +183,10 @@ fn record_decisions(engine: &Engine, decided: &[(u64, u64, bool, bool)]) -> Resu
         for &(id, xid, drops, committed) in some {
             match (drops, committed) {
                 (false, true) => settle_creation(&view, id, &mut batch)?,
-                (false, false) => drop(batch.put(&keys::drop_mark(id, 0), &[])),
+                (false, false) => {
+                    batch.put(&keys::drop_mark(id, 0), &[]);
+                    settle_creation(&view, id, &mut batch)?;
+                }
                 (true, false) => drop(batch.delete(&keys::drop_mark(id, xid))),
                 (true, true) => drop(batch.put(&keys::drop_mark(id, 0), &[]).delete(&keys::drop_mark(id, xid))),
             }
@@ -196,7 +199,7 @@ fn record_decisions(engine: &Engine, decided: &[(u64, u64, bool, bool)]) -> Resu
     Ok(())
 }
 
-/// The catalogue entry of an object whose making committed, without its transaction.
+/// The catalogue entry of an object without the transaction that made it: whether it is there is a drop mark's matter now.
 fn settle_creation(view: &View, id: u64, batch: &mut Batch) -> Result<(), String> {
     let key = keys::catalogue(id);
     let Some(value) = view.get(&key, view.read_sequence()).map_err(|error| error.to_string())? else { return Ok(()) };

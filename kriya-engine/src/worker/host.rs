@@ -106,9 +106,6 @@ pub trait Host: Send + Sync + 'static {
     /// Reads our records from `from` on, about `max_bytes` of them. Anything that stops it before `upto` is an error.
     fn read_log(&self, from: u64, upto: u64, max_bytes: usize) -> Result<LogChunk, HostError>;
 
-    /// How far the log is durable.
-    fn flushed_position(&self) -> Result<u64, HostError>;
-
     /// Makes sure that the log from `position` on is there and stays.
     fn ensure_slot(&self, position: u64) -> Result<(), HostError>;
 

@@ -32,6 +32,11 @@ pub struct LogState {
 pub struct FakeHost(pub Mutex<LogState>);
 
 impl FakeHost {
+    /// How far the log is durable.
+    pub fn flushed_position(&self) -> u64 {
+        self.lock().flushed
+    }
+
     pub fn new() -> Arc<FakeHost> {
         let state = LogState { next: 1000, flushed: 1000, next_xid: 100, system_identifier: 7, ..LogState::default() };
         Arc::new(FakeHost(Mutex::new(state)))
@@ -101,10 +106,6 @@ impl Host for FakeHost {
             records.push(record.clone());
         }
         Ok(LogChunk { records, next: upto, end_reached: true })
-    }
-
-    fn flushed_position(&self) -> Result<u64, HostError> {
-        Ok(self.lock().flushed)
     }
 
     fn ensure_slot(&self, position: u64) -> Result<(), HostError> {

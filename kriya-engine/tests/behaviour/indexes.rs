@@ -350,6 +350,16 @@ fn an_index_whose_transaction_aborted_or_that_was_dropped_is_gone() {
     for gone in [dropped, aborted] {
         assert!(matches!(a.session.index(gone, &mut PollWait), Err(ClientError::NoSuchIndex(_))), "{gone}");
     }
+    // What was decided stays so when the server no longer knows its transactions.
+    a.flush();
+    drop(a);
+    cluster.host.lock().states.clear();
+    cluster.restart_after_server_crash();
+    let mut a = cluster.connect();
+    assert_eq!(search(&mut a, kept, &vector(2))[0].0, 2);
+    for gone in [dropped, aborted] {
+        assert!(matches!(a.session.index(gone, &mut PollWait), Err(ClientError::NoSuchIndex(_))), "{gone}");
+    }
 }
 
 #[test]

@@ -52,22 +52,6 @@ kriya_log_position(void)
 	return GetXLogInsertRecPtr();
 }
 
-uint64
-kriya_log_flushed(void)
-{
-#if PG_VERSION_NUM >= 150000
-	return GetFlushRecPtr(NULL);
-#else
-	return GetFlushRecPtr();
-#endif
-}
-
-uint64
-kriya_log_redo(void)
-{
-	return GetRedoRecPtr();
-}
-
 uint32
 kriya_log_timeline(void)
 {
