@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use uuid::Uuid;
+
 /// Where memtables live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -25,6 +27,8 @@ pub struct Config {
     pub(crate) l0_merge_trigger: usize,
     pub(crate) table_bytes: usize,
     pub(crate) accept_log_loss: bool,
+    pub(crate) max_pending_bytes: u64,
+    pub(crate) base: Option<Uuid>,
 }
 
 impl Config {
@@ -42,6 +46,8 @@ impl Config {
             l0_merge_trigger: 8,
             table_bytes: 64 << 20,
             accept_log_loss: false,
+            max_pending_bytes: u64::MAX,
+            base: None,
         }
     }
 
@@ -91,6 +97,20 @@ impl Config {
     /// it acknowledged and had not flushed are lost. Only for a store with its own log. Default: refused.
     pub fn accept_log_loss(mut self, accept: bool) -> Config {
         self.accept_log_loss = accept;
+        self
+    }
+
+    /// Bytes of tables that may wait on the local disk for an object store that is slow or down before writes are
+    /// refused as [`Behind`](crate::WriteError::Behind). Default: no limit.
+    pub fn max_pending_bytes(mut self, bytes: u64) -> Config {
+        self.max_pending_bytes = bytes;
+        self
+    }
+
+    /// Opens the store as the manifest with this nonce has it, which may be the local one or one that is not the newest:
+    /// what later ones hold is left behind. Default: the local one if it is ahead of the bucket, else the newest.
+    pub fn base(mut self, nonce: Uuid) -> Config {
+        self.base = Some(nonce);
         self
     }
 

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 use futures::future::BoxFuture;
 use rand::TryRngCore;
 
+use crate::error::StorageError;
+
 /// A local file being written.
 pub trait EnvFile: Send + Debug {
     /// Writes all of `bytes` behind what is there.
@@ -194,6 +196,19 @@ pub(crate) async fn blocking<T: Send + 'static>(
     let (send, receive) = tokio::sync::oneshot::channel();
     env.spawn_blocking(Box::new(move || drop(send.send(job()))));
     receive.await.map_err(|_| JobLost)
+}
+
+/// Writes a small file into a folder, durably and as a whole.
+pub(crate) fn write_whole(env: &dyn Env, dir: &Path, name: &str, bytes: &[u8]) -> Result<(), StorageError> {
+    let path = dir.join(name);
+    let aside = path.with_extension("tmp");
+    let written = env.create(&aside).and_then(|mut file| {
+        file.append(bytes)?;
+        file.sync()?;
+        env.rename(&aside, &path)?;
+        env.sync_dir(dir)
+    });
+    written.map_err(StorageError::local(&path))
 }
 
 /// A background job ended without a result: it panicked, or its runtime is shutting down.

@@ -225,6 +225,13 @@ pub enum WriteError {
         /// How many wait.
         frozen: usize,
     },
+    /// Too much waits on the local disk for the object store. Wait until some of it is published and try again.
+    Behind {
+        /// Bytes that wait.
+        bytes: u64,
+        /// Bytes that may.
+        limit: u64,
+    },
     /// The batch is over the limits.
     Batch(BatchError),
     /// No memory for a memtable.
@@ -252,6 +259,9 @@ impl Display for WriteError {
         match self {
             WriteError::Full { frozen } => {
                 write!(f, "{frozen} full memtables wait for a flush; try again when one is done")
+            }
+            WriteError::Behind { bytes, limit } => {
+                write!(f, "{bytes} bytes wait on the local disk for the object store, at most {limit} may")
             }
             WriteError::Batch(error) => error.fmt(f),
             WriteError::Memory(error) => write!(f, "no memory for a memtable: {error}"),

@@ -58,7 +58,7 @@ pub use error::{
 };
 pub use key::{MAX_KEY_BYTES, MAX_SEQUENCE, MAX_VALUE_BYTES};
 pub use log::{Birth, ExternalLog, LogChoice};
-pub use manifest::{ManifestInfo, peek};
+pub use manifest::{Candidates, ManifestInfo, candidates, peek, read_manifest};
 pub use sstable::{TableId, TableRef};
 pub use store::{
     Applied, Durability, FlushOptions, Flushed, KeepAll, LevelStats, MergeEntry, MergePolicy, Merged, Replayed, Stats,

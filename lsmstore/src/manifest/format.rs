@@ -106,13 +106,22 @@ impl Manifest {
 
     /// Reads manifest `number` from the bytes of object `name`.
     pub(crate) fn decode(name: &str, number: u64, bytes: &[u8]) -> Result<Manifest, Corruption> {
+        let (found, manifest) = Manifest::decode_any(name, bytes)?;
+        if found != number {
+            return Err(Corruption::new(name, 16, format!("this is manifest {found}, expected {number}")));
+        }
+        Ok(manifest)
+    }
+
+    /// Reads a manifest of any number, and the number.
+    pub(crate) fn decode_any(name: &str, bytes: &[u8]) -> Result<(u64, Manifest), Corruption> {
         let bad = |at: usize, what: String| Corruption::new(name, at as u64, what);
         if bytes.len() < HEADER || &bytes[..8] != MAGIC {
             return Err(bad(0, "the magic LSMMANI1 is not at its begin, or it is cut off".into()));
         }
         let mut header = Reader::new(&bytes[8..HEADER]);
         let fields = (|| Some((header.u32()?, header.u32()?, header.u64()?, header.array::<16>()?)))();
-        let Some((version, stored, found, nonce)) = fields else {
+        let Some((version, stored, number, nonce)) = fields else {
             return Err(bad(8, "the header is cut off".into()));
         };
         if version != VERSION {
@@ -121,9 +130,6 @@ impl Manifest {
         let computed = crc32c::crc32c(&bytes[16..]);
         if computed != stored {
             return Err(bad(12, format!("checksum is {computed:#010x}, stored {stored:#010x}")));
-        }
-        if found != number {
-            return Err(bad(16, format!("this is manifest {found}, expected {number}")));
         }
         let mut body = Vec::new();
         zstd::stream::read::Decoder::with_buffer(&bytes[HEADER..])
@@ -144,7 +150,7 @@ impl Manifest {
                 return Err(bad(HEADER, "tables of a level overlap".into()));
             }
         }
-        Ok(manifest)
+        Ok((number, manifest))
     }
 }
 

@@ -5,6 +5,7 @@
 //! writer that finds a number taken by someone else is fenced. Bytes are in `format`, finding and making in `publish`.
 
 pub(crate) mod format;
+pub(crate) mod local;
 pub(crate) mod publish;
 
 use std::sync::Arc;
@@ -12,7 +13,10 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use uuid::Uuid;
 
+use crate::config::Config;
+use crate::env::Env;
 use crate::error::StorageError;
+use crate::mirror::Mirror;
 use crate::sstable::TableRef;
 
 pub(crate) use format::{LogKind, Manifest};
@@ -65,6 +69,58 @@ impl ManifestInfo {
             object_bytes: sum(|table| table.object_len),
         }
     }
+}
+
+/// What a store could be opened from.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Candidates {
+    /// The newest manifest in the bucket.
+    pub newest: ManifestInfo,
+    /// The manifest on the local disk, if it is ahead of it and everything it names is there.
+    pub local: Option<ManifestInfo>,
+    /// Why there is none although one may be ahead.
+    pub local_error: Option<StorageError>,
+}
+
+/// Looks at the bucket and the local folder without opening the store; none if the bucket is empty. Nothing is written.
+/// [`Config::base`] makes one of them the one that the store goes on with.
+///
+/// # Errors
+/// [`StorageError`] if the object store fails or its newest manifest is damaged.
+pub async fn candidates(
+    config: &Config,
+    objects: &Arc<dyn ObjectStore>,
+    env: &Arc<dyn Env>,
+) -> Result<Option<Candidates>, StorageError> {
+    let names = crate::object::Names::new(&config.prefix);
+    let Some((number, newest)) = publish::latest(&**objects, &names).await? else { return Ok(None) };
+    let info = ManifestInfo::of(number, &newest);
+    let (env, config) = (Arc::clone(env), config.clone());
+    let seam = Arc::clone(&env);
+    let look = move || {
+        let mirror = Mirror::new(Arc::clone(&seam), config.mirror_dir(), config.block_bytes);
+        local::newer(&*seam, &config.local_dir, &mirror, &newest)
+    };
+    let (local, local_error) = match crate::env::blocking(&*env, look).await? {
+        Ok(found) => (found.map(|(number, manifest)| ManifestInfo::of(number, &manifest)), None),
+        Err(error) => (None, Some(error)),
+    };
+    Ok(Some(Candidates { newest: info, local, local_error }))
+}
+
+/// Manifest `number` of the bucket, none if there is none of that number.
+///
+/// # Errors
+/// [`StorageError`] if the object store fails or the manifest is damaged.
+pub async fn read_manifest(
+    objects: &Arc<dyn ObjectStore>,
+    prefix: &str,
+    number: u64,
+) -> Result<Option<ManifestInfo>, StorageError> {
+    let path = crate::object::Names::new(prefix).manifest(number);
+    let Some(bytes) = crate::object::get(&**objects, &path).await? else { return Ok(None) };
+    Ok(Some(ManifestInfo::of(number, &Manifest::decode(path.as_ref(), number, &bytes)?)))
 }
 
 /// The newest manifest under `prefix`, read without opening the store; none if the bucket is empty there. Nothing is

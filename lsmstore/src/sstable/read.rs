@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use kriya_region::Region;
 
@@ -96,6 +96,8 @@ pub(crate) struct Table {
     name: String,
     region: Arc<Region>,
     pub(crate) layout: Layout,
+    /// Length of its object, 0 while it has none: `info` says what was known when the table was opened.
+    object_len: AtomicU64,
     obsolete: AtomicBool,
     file: Option<(Arc<dyn Env>, PathBuf)>,
 }
@@ -134,7 +136,18 @@ impl Table {
                 "the properties are not those that the manifest names",
             ));
         }
-        Ok(Table { info, name, region, layout, obsolete: AtomicBool::new(false), file })
+        let object_len = AtomicU64::new(info.object_len);
+        Ok(Table { info, name, region, layout, object_len, obsolete: AtomicBool::new(false), file })
+    }
+
+    /// Length of its object; 0 if it has none that is known.
+    pub(crate) fn object_len(&self) -> u64 {
+        self.object_len.load(Ordering::Acquire)
+    }
+
+    /// Its object is in the store.
+    pub(crate) fn set_object_len(&self, bytes: u64) {
+        self.object_len.store(bytes, Ordering::Release);
     }
 
     /// No view made from now on will name it.

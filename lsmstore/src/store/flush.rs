@@ -1,52 +1,46 @@
-//! Memtables to tables, and the publication of manifests.
+//! Memtables to tables, durable on the local disk: the first half of a flush. The other half is in `publish`.
 //!
-//! The order of a flush is rule 8 of the log protocol: R is read, memtables are rotated, S is their last sequence
-//! number; the birth record is made durable; tables go to the mirror, then to the object store; the manifest is created;
-//! the view follows; the log is told.
+//! The order is rule 8 of the log protocol: R is read, memtables are rotated, S is their last sequence number; the birth
+//! record is made durable; tables go to the mirror; the *local manifest* names them; the view follows. Uploading comes
+//! later and apart, so that an object store that is slow or down delays neither flushes nor merges.
 //!
 //! # Invariants
-//! * One publication at a time: a manifest's number follows the one before it, under the publisher's lock.
-//! * An attempt to create a manifest whose outcome is unknown is repeated, byte by byte, until it is known; nothing
-//!   else is published before. So a retry never takes our own manifest for another writer's.
-//! * A failed flush leaves memtables where they were. Names of objects that it put are not used again.
+//! * One change of the local manifest at a time, under its lock; nothing remote is waited for under it.
+//! * (R, S) of local manifests never go back, and those of the newest manifest in the object store are never ahead.
+//! * What the local manifest names is complete in the mirror and synced; what was uploaded of it is known.
+//! * A flush that failed is continued with the R and S of its rotation: memtables are not cut into ever more pieces.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-
 use crate::env::{blocking, nonce};
 use crate::error::{Corruption, FlushError, StorageError, Unusable, WriteError};
 use crate::log::{Birth, LogChoice};
-use crate::manifest::{Manifest, ManifestInfo, publish};
+use crate::manifest::{Manifest, local};
 use crate::memtable::{Cursor, Memtable};
 use crate::mirror::damaged;
-use crate::object::{self, Created};
 use crate::sstable::read::Table;
-use crate::sstable::transcode::{TranscodeError, object_of};
 use crate::sstable::{TableId, TableRef};
 use crate::store::{Inner, Store, Tables, lock};
 
-/// What the publisher's lock guards.
-pub(super) struct Publisher {
-    /// Number of `manifest`.
+/// The newest manifest on the local disk.
+pub(super) struct Local {
+    /// Counts the changes since the store was opened.
+    pub(super) version: u64,
+    /// The number that `manifest` was born with.
     pub(super) number: u64,
-    /// The newest manifest known to be ours and durable.
     pub(super) manifest: Manifest,
-    /// A creation whose outcome is unknown.
-    pub(super) in_doubt: Option<Attempt>,
-    /// The log has not been told of `manifest` yet.
-    pub(super) announce: bool,
+    /// Tables of `manifest` that have no object yet.
+    pub(super) pending: HashMap<TableId, Arc<Table>>,
+    /// Memtables that were cut off by a flush that failed.
+    rotation: Option<Rotation>,
 }
 
-/// A manifest on its way, and what changes once it is durable.
-pub(super) struct Attempt {
-    number: u64,
-    manifest: Manifest,
-    bytes: Bytes,
-    tables: Vec<Arc<Table>>,
-    memtables: Vec<u64>,
+impl Local {
+    pub(super) fn new(number: u64, manifest: Manifest) -> Local {
+        Local { version: 0, number, manifest, pending: HashMap::new(), rotation: None }
+    }
 }
 
 /// How to flush.
@@ -54,7 +48,7 @@ pub(super) struct Attempt {
 pub struct FlushOptions {
     /// Marks the manifest as the last one of an orderly stop.
     pub clean: bool,
-    /// Publishes a manifest (with a fresh R) even if nothing was written since the last.
+    /// Makes a manifest (with a fresh R) even if nothing was written since the last.
     pub force: bool,
 }
 
@@ -62,7 +56,7 @@ pub struct FlushOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Flushed {
-    /// The newest manifest.
+    /// The newest manifest in the object store.
     pub manifest_number: u64,
     /// Whether this flush published it; if not, nothing had changed.
     pub published: bool,
@@ -74,7 +68,8 @@ impl Store {
     /// Makes everything applied before this call durable in the object store. Returns at once if that is so already.
     ///
     /// # Errors
-    /// [`FlushError`]; nothing is lost, the next flush tries again.
+    /// [`FlushError`]; nothing is lost, the next flush tries again. What could not be uploaded is durable on the local
+    /// disk, unless that failed.
     pub async fn flush(&self) -> Result<Flushed, FlushError> {
         self.flush_with(FlushOptions::default()).await
     }
@@ -84,44 +79,26 @@ impl Store {
     /// # Errors
     /// As [`Store::flush`].
     pub async fn flush_with(&self, options: FlushOptions) -> Result<Flushed, FlushError> {
+        let tables = self.flush_local(options).await?;
+        let published = self.publish().await?;
+        Ok(Flushed { manifest_number: self.manifest().number, published, tables })
+    }
+
+    /// Makes everything applied before this call durable on the local disk, without touching the object store: tables go
+    /// to the mirror and are named by the local manifest, from which the store is opened if it is the newer one. Returns
+    /// the number of tables written. [`Store::publish`] uploads them.
+    ///
+    /// # Errors
+    /// [`FlushError`]; nothing is lost, the next flush tries again.
+    pub async fn flush_local(&self, options: FlushOptions) -> Result<usize, FlushError> {
         let inner = &self.inner;
-        let began = inner.env.monotonic();
-        let mut publisher = inner.publisher.lock().await;
+        let mut local = inner.local.lock().await;
         inner.usable()?;
-        inner.settle(&mut publisher).await?;
-        let position = match &inner.log {
-            LogChoice::External(log) => log.position().await.map_err(FlushError::Log)?,
-            _ => publisher.manifest.position,
-        };
-        let Frozen { memtables, sequence, replaying, slot } = inner.freeze().await?;
-        let mut next = publisher.manifest.clone();
-        next.clean = options.clean;
-        if !replaying {
-            // During a replay batches may still come that lie before R or below S in the log: both stay as they were.
-            (next.position, next.last_sequence) = (position, sequence);
-            if let Some(slot) = slot {
-                next.recover = vec![(inner.epoch, slot)];
-            }
+        let mut tables = 0;
+        if local.rotation.is_some() {
+            tables += inner.flush_rotation(&mut local, FlushOptions::default()).await?;
         }
-        let unchanged = memtables.is_empty() && next.clean == publisher.manifest.clean;
-        if unchanged && !options.force {
-            return Ok(Flushed { manifest_number: publisher.number, published: false, tables: 0 });
-        }
-        let birth = inner.give_birth(&publisher, &mut next).await?;
-        let mut tables = Vec::new();
-        for memtable in &memtables {
-            tables.push(inner.table_of(Arc::clone(memtable)).await.inspect_err(|_| retire(&tables))?);
-        }
-        let written = tables.len();
-        let l0 = tables.iter().rev().map(|table| table.info.clone());
-        match next.levels.first_mut() {
-            Some(level) => drop(level.splice(0..0, l0)),
-            None => next.levels.push(l0.collect()),
-        }
-        let memtables = memtables.iter().map(|memtable| memtable.id()).collect();
-        inner.publish(&mut publisher, birth, next, tables, memtables).await?;
-        inner.counters.flushed(inner.env.monotonic().saturating_sub(began));
-        Ok(Flushed { manifest_number: publisher.number, published: true, tables: written })
+        Ok(tables + inner.flush_rotation(&mut local, options).await?)
     }
 }
 
@@ -131,25 +108,81 @@ pub(super) fn retire(tables: &[Arc<Table>]) {
 }
 
 impl Inner {
-    /// Freezes the active memtable, together with our own log if there is one.
-    async fn freeze(self: &Arc<Inner>) -> Result<Frozen, FlushError> {
+    /// Flushes the memtables of the last rotation, or of a new one. Returns how many tables that made.
+    async fn flush_rotation(self: &Arc<Inner>, local: &mut Local, options: FlushOptions) -> Result<usize, FlushError> {
+        let began = self.env.monotonic();
+        let rotation = match local.rotation.take() {
+            Some(rotation) => rotation,
+            None => self.rotation(local.manifest.position).await?,
+        };
+        let done = self.flush_memtables(local, &rotation, options).await;
+        match &done {
+            Err(_) => local.rotation = Some(rotation),
+            Ok(tables) if *tables > 0 => self.counters.flushed(self.env.monotonic().saturating_sub(began)),
+            Ok(_) => {}
+        }
+        done
+    }
+
+    async fn flush_memtables(
+        &self,
+        local: &mut Local,
+        rotation: &Rotation,
+        options: FlushOptions,
+    ) -> Result<usize, FlushError> {
+        let mut next = local.manifest.clone();
+        next.clean = options.clean;
+        if !rotation.replaying {
+            // During a replay batches may still come that lie before R or below S in the log: both stay as they were.
+            (next.position, next.last_sequence) = (rotation.position, rotation.sequence);
+            if let Some(slot) = rotation.slot {
+                next.recover = vec![(self.epoch, slot)];
+            }
+        }
+        let unchanged = rotation.memtables.is_empty() && next.clean == local.manifest.clean;
+        if unchanged && !options.force {
+            return Ok(0);
+        }
+        let number = self.next_number();
+        self.give_birth(number, &mut next).await?;
+        let mut tables = Vec::new();
+        for memtable in &rotation.memtables {
+            tables.push(self.table_of(Arc::clone(memtable)).await.inspect_err(|_| retire(&tables))?);
+        }
+        let l0 = tables.iter().rev().map(|table| table.info.clone());
+        match next.levels.first_mut() {
+            Some(level) => drop(level.splice(0..0, l0)),
+            None => next.levels.push(l0.collect()),
+        }
+        let written = tables.len();
+        let memtables: Vec<u64> = rotation.memtables.iter().map(|memtable| memtable.id()).collect();
+        self.adopt(local, number, next, &tables, &memtables).await?;
+        Ok(written)
+    }
+
+    /// Reads R and freezes the active memtable.
+    async fn rotation(self: &Arc<Inner>, position: u64) -> Result<Rotation, FlushError> {
+        let position = match &self.log {
+            LogChoice::External(log) => log.position().await.map_err(FlushError::Log)?,
+            _ => position,
+        };
         if self.group.is_none() {
-            return self.freeze_memtables(None);
+            return self.freeze(position, None);
         }
         let inner = Arc::clone(self);
         let job = move || {
-            let Some(group) = &inner.group else { return inner.freeze_memtables(None) };
+            let Some(group) = &inner.group else { return inner.freeze(position, None) };
             let mut log = lock(&group.log);
             let slot = log.rotate().map_err(|error| {
                 let what = format!("syncing the log in {} failed: {error}", log.dir().display());
                 inner.poison(Unusable::Poisoned { what })
             })?;
-            inner.freeze_memtables(Some(slot))
+            inner.freeze(position, Some(slot))
         };
         blocking(&*self.env, job).await.map_err(StorageError::from)?
     }
 
-    fn freeze_memtables(&self, slot: Option<u64>) -> Result<Frozen, FlushError> {
+    fn freeze(&self, position: u64, slot: Option<u64>) -> Result<Rotation, FlushError> {
         let mut writer = lock(&self.writer);
         if writer.active.table().entries() > 0 {
             self.rotate(&mut writer, 0).map_err(|error| match error {
@@ -158,31 +191,26 @@ impl Inner {
             })?;
         }
         let sequence = self.last_sequence.load(Ordering::Acquire);
-        Ok(Frozen { memtables: writer.frozen.clone(), sequence, replaying: writer.replaying.is_some(), slot })
+        let (memtables, replaying) = (writer.frozen.clone(), writer.replaying.is_some());
+        Ok(Rotation { memtables, position, sequence, replaying, slot })
     }
 
-    /// Removes segments of our own log that the newest manifest does not need. What cannot be removed now is removed
-    /// after the next flush.
-    fn release_log(&self, manifest: &Manifest) {
-        if let Some(group) = &self.group {
-            let dir = lock(&group.log).dir().to_owned();
-            let _ = crate::wal::release(&*self.env, &dir, &manifest.recover);
-        }
+    /// The number that the next manifest would have in the object store.
+    pub(super) fn next_number(&self) -> u64 {
+        self.attempted.load(Ordering::Acquire) + 1
     }
 
     /// Gives the next manifest a nonce and logs its birth; its owner bytes are what the log returned.
-    pub(super) async fn give_birth(&self, publisher: &Publisher, next: &mut Manifest) -> Result<u64, FlushError> {
-        let number = publisher.number + 1;
+    pub(super) async fn give_birth(&self, number: u64, next: &mut Manifest) -> Result<(), FlushError> {
         next.nonce = nonce(&*self.env).map_err(FlushError::Memory)?;
-        next.previous_nonce = publisher.manifest.nonce;
         if let LogChoice::External(log) = &self.log {
             let birth = birth_of(number, next);
             next.owner = log.birth(&birth).await.map_err(FlushError::Log)?;
         }
-        Ok(number)
+        Ok(())
     }
 
-    /// Writes a memtable as a table: the mirror first, then the object.
+    /// Writes a memtable as a table of the mirror.
     async fn table_of(&self, memtable: Arc<Memtable>) -> Result<Arc<Table>, StorageError> {
         let (mirror, id) = (self.mirror.clone(), self.next_table());
         let built = blocking(&*self.env, move || {
@@ -199,123 +227,77 @@ impl Inner {
         });
         let what = "a memtable that was to be flushed is empty";
         let table = built.await??.ok_or_else(|| StorageError::Corrupt(Corruption::new("memtable", 0, what)))?;
-        self.upload(table).await
+        Ok(Arc::new(table))
     }
 
-    /// Puts the object of a table that has its mirror.
-    pub(super) async fn upload(&self, table: Table) -> Result<Arc<Table>, StorageError> {
-        let level = self.config.zstd_level;
-        let pack = move || {
-            let packed = object_of(&table.info, table.bytes(), level);
-            (table, packed)
-        };
-        let (mut table, packed) = blocking(&*self.env, pack).await?;
-        let path = self.names.table(table.info.id);
-        let put = async {
-            let object = Bytes::from(packed.map_err(|error| match error {
-                TranscodeError::Corrupt(corruption) => StorageError::Corrupt(corruption),
-                TranscodeError::Io(source) => StorageError::Local { path: path.to_string().into(), source },
-            })?);
-            let ours = |found: &[u8]| Ok(found == object);
-            match object::create(&*self.objects, &path, object.clone(), ours).await? {
-                Created::Ours => Ok(object.len()),
-                Created::Theirs => {
-                    let what = "another object has the name that was reserved for this table";
-                    Err(StorageError::Corrupt(Corruption::new(path.to_string(), 0, what)))
-                }
-            }
-        };
-        match put.await {
-            Ok(bytes) => {
-                self.counters.put(bytes);
-                table.info.object_len = bytes as u64;
-                Ok(Arc::new(table))
-            }
-            Err(error) => {
-                table.retire();
-                Err(error)
-            }
-        }
-    }
-
-    /// Creates manifest `number` and, once that is done, lets the view follow and tells the log.
-    pub(super) async fn publish(
+    /// Makes `next` the local manifest and lets the view follow. `tables` are the mirrors that it names for the first
+    /// time, `memtables` those that it takes the place of.
+    pub(super) async fn adopt(
         &self,
-        publisher: &mut Publisher,
+        local: &mut Local,
         number: u64,
-        manifest: Manifest,
-        tables: Vec<Arc<Table>>,
-        memtables: Vec<u64>,
+        next: Manifest,
+        tables: &[Arc<Table>],
+        memtables: &[u64],
     ) -> Result<(), FlushError> {
-        let bytes = match manifest.encode(number, self.config.zstd_level.max(3)) {
-            Ok(bytes) => Bytes::from(bytes),
-            Err(error) => {
-                retire(&tables);
-                return Err(FlushError::Memory(error));
-            }
-        };
-        publisher.in_doubt = Some(Attempt { number, manifest, bytes, tables, memtables });
-        self.settle(publisher).await
-    }
-
-    /// Finishes what is in doubt, and tells the log of the newest manifest if it has not been told.
-    pub(super) async fn settle(&self, publisher: &mut Publisher) -> Result<(), FlushError> {
-        if let Some(attempt) = &publisher.in_doubt {
-            let (number, nonce, bytes) = (attempt.number, attempt.manifest.nonce, attempt.bytes.clone());
-            let length = bytes.len();
-            match publish::create(&*self.objects, &self.names, number, nonce, bytes).await? {
-                Created::Ours => {}
-                Created::Theirs => {
-                    return Err(self.poison(Unusable::Fenced { epoch: self.epoch, manifest: number }).into());
-                }
-            }
-            self.counters.put(length);
-        }
-        if let Some(attempt) = publisher.in_doubt.take() {
-            *lock(&self.manifest) = ManifestInfo::of(attempt.number, &attempt.manifest);
-            self.follow(&attempt);
-            publisher.number = attempt.number;
-            publisher.manifest = attempt.manifest;
-            publisher.announce = true;
-        }
-        if publisher.announce {
-            if let LogChoice::External(log) = &self.log {
-                let info = lock(&self.manifest).clone();
-                log.published(&info).await.map_err(FlushError::NotAnnounced)?;
-            }
-            self.release_log(&publisher.manifest);
-            publisher.announce = false;
-        }
+        let bytes = next.encode(number, self.config.zstd_level).map_err(|error| {
+            retire(tables);
+            FlushError::Memory(error)
+        })?;
+        // If this fails the file may be there all the same, so what it names stays in the mirror until the next start.
+        let (env, dir) = (Arc::clone(&self.env), self.config.local_dir.clone());
+        blocking(&*self.env, move || local::write(&*env, &dir, &bytes)).await.map_err(StorageError::from)??;
+        self.follow(&next, tables, memtables);
+        local.version = self.local_version.fetch_add(1, Ordering::AcqRel) + 1;
+        (local.number, local.manifest) = (number, next);
+        local.pending.extend(tables.iter().map(|table| (table.info.id, Arc::clone(table))));
+        self.forget_uploaded(local);
         Ok(())
     }
 
+    /// Keeps of the pending tables those that the local manifest names and that have no object yet.
+    pub(super) fn forget_uploaded(&self, local: &mut Local) {
+        for table in local.manifest.levels.iter_mut().flatten().filter(|table| table.object_len == 0) {
+            table.object_len = local.pending.get(&table.id).map_or(0, |table| table.object_len());
+        }
+        let missing = local.manifest.levels.iter().flatten().filter(|table| table.object_len == 0);
+        let (ids, bytes) = missing.fold((std::collections::HashSet::new(), 0), |(mut ids, bytes), table| {
+            ids.insert(table.id);
+            (ids, bytes + table.mirror_len)
+        });
+        local.pending.retain(|id, _| ids.contains(id));
+        self.pending_bytes.store(bytes, Ordering::Release);
+    }
+
     /// Publishes the view of a manifest that is durable now.
-    fn follow(&self, attempt: &Attempt) {
+    fn follow(&self, manifest: &Manifest, tables: &[Arc<Table>], memtables: &[u64]) {
         let mut writer = lock(&self.writer);
-        writer.frozen.retain(|memtable| !attempt.memtables.contains(&memtable.id()));
+        writer.frozen.retain(|memtable| !memtables.contains(&memtable.id()));
         let old = self.current();
         let known: HashMap<TableId, Arc<Table>> = (old.l0.iter().chain(&old.levels))
             .flat_map(|run| run.iter())
-            .chain(&attempt.tables)
+            .chain(tables)
             .map(|table| (table.info.id, Arc::clone(table)))
             .collect();
-        let Some(tables) = tables_of(&attempt.manifest, |info| known.get(&info.id).map(Arc::clone)) else {
+        let Some(tables) = tables_of(manifest, |info| known.get(&info.id).map(Arc::clone)) else {
             // Rather no view than one that misses a table.
-            let what = format!("manifest {} names a table that is not mapped", attempt.number);
+            let what = "the local manifest names a table that is not mapped".to_owned();
             self.poison(Unusable::Poisoned { what });
             return;
         };
         let named: std::collections::HashSet<TableId> =
-            attempt.manifest.levels.iter().flatten().map(|table| table.id).collect();
+            manifest.levels.iter().flatten().map(|table| table.id).collect();
         known.iter().filter(|(id, _)| !named.contains(id)).for_each(|(_, table)| table.retire());
         self.install(&writer, Some(tables));
     }
 }
 
 /// The memtables to be flushed.
-struct Frozen {
+struct Rotation {
     /// Oldest first.
     memtables: Vec<Arc<Memtable>>,
+    /// R.
+    position: u64,
     /// S.
     sequence: u64,
     /// A log is being replayed.

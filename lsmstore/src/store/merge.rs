@@ -1,11 +1,11 @@
 //! Merging L0 into L1: the tables of L0 and those of L1 that overlap them become new tables of L1.
 //!
 //! A merge keeps, for each key, the newest version at or below its floor and everything above it. The floor is the S of
-//! the newest manifest: what a replay may bring back lies above it. Deletions at or below the floor go when nothing
+//! the newest local manifest: what a replay over that one may bring back lies above it. Deletions at or below the floor go when nothing
 //! below L1 can hold the key.
 //!
 //! # Invariants
-//! * Outputs are uploaded before the manifest that names them; R and S stay.
+//! * R and S stay. Inputs that were never uploaded need not be any more.
 //! * A group of the policy's (a row and its marks) is never split: neither between inputs and tables left out, nor
 //!   between outputs.
 
@@ -66,30 +66,38 @@ pub struct Merged {
 }
 
 impl Store {
-    /// Merges the tables of L0 into L1. One at a time; writes and flushes go on meanwhile.
+    /// Merges the tables of L0 into L1 and publishes. One at a time; writes and flushes go on meanwhile.
+    ///
+    /// # Errors
+    /// [`FlushError`]; the inputs stay in use, unless only the publication failed.
+    pub async fn merge(&self, policy: Arc<dyn MergePolicy>) -> Result<Merged, FlushError> {
+        let merged = self.merge_local(policy).await?;
+        if merged.inputs > 0 {
+            self.publish().await?;
+        }
+        Ok(merged)
+    }
+
+    /// As [`Store::merge`], on the local disk only; [`Store::publish`] uploads.
     ///
     /// # Errors
     /// [`FlushError`]; the inputs stay in use.
-    pub async fn merge(&self, policy: Arc<dyn MergePolicy>) -> Result<Merged, FlushError> {
+    pub async fn merge_local(&self, policy: Arc<dyn MergePolicy>) -> Result<Merged, FlushError> {
         let inner = &self.inner;
         let _merging = inner.merging.lock().await;
         inner.usable()?;
-        let floor = self.manifest().last_sequence;
+        let floor = inner.local.lock().await.manifest.last_sequence;
         let view = inner.current();
         let Some(job) = Job::pick(inner, &view.l0, view.levels.first(), &view.levels, floor, policy) else {
             return Ok(Merged::default());
         };
         let inputs = job.inputs();
         let (built, dropped) = blocking(&*inner.env, move || job.run()).await.map_err(StorageError::from)??;
-        let mut outputs: Vec<Arc<Table>> = Vec::new();
-        for table in built {
-            outputs.push(inner.upload(table).await.inspect_err(|_| retire(&outputs))?);
-        }
-        let mut publisher = inner.publisher.lock().await;
+        let outputs: Vec<Arc<Table>> = built.into_iter().map(Arc::new).collect();
+        let mut local = inner.local.lock().await;
         let began = async {
             inner.usable()?;
-            inner.settle(&mut publisher).await?;
-            let mut next = publisher.manifest.clone();
+            let mut next = local.manifest.clone();
             for level in &mut next.levels {
                 level.retain(|table| !inputs.contains(&table.id));
             }
@@ -98,12 +106,13 @@ impl Store {
             next.levels[1].sort_by(|a, b| a.min_key.cmp(&b.min_key));
             next.floor = next.floor.max(floor);
             next.clean = false;
-            let number = inner.give_birth(&publisher, &mut next).await?;
+            let number = inner.next_number();
+            inner.give_birth(number, &mut next).await?;
             Ok::<_, FlushError>((number, next))
         };
         let (number, next) = began.await.inspect_err(|_| retire(&outputs))?;
         let merged = Merged { inputs: inputs.len(), outputs: outputs.len(), dropped };
-        inner.publish(&mut publisher, number, next, outputs, Vec::new()).await?;
+        inner.adopt(&mut local, number, next, &outputs, &[]).await?;
         inner.counters.merged();
         Ok(merged)
     }

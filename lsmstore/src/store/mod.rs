@@ -4,9 +4,9 @@
 //! L0 into L1. Each change of what can be read is a new [`View`], published before the change is used.
 //!
 //! # Invariants
-//! * Lock order: merging, publisher, own log, writer, view. Listeners run under the writer's lock.
+//! * Lock order: merging, uploader, local, own log, writer, view. Listeners run under the writer's lock.
 //! * A view is published before the first write into a memtable that only it names.
-//! * Tables leave a view only after the manifest without them is durable; memtables only after the manifest with their
+//! * Tables leave a view only after the local manifest without them is durable; memtables only after the one with their
 //!   tables is.
 //! * Once fenced, poisoned or closed the handle refuses everything; views that somebody holds stay readable.
 
@@ -14,6 +14,7 @@ mod flush;
 mod group;
 mod merge;
 mod open;
+mod publish;
 mod stats;
 mod write;
 
@@ -42,8 +43,9 @@ use crate::object::Names;
 use crate::sstable::TableId;
 use crate::sstable::cursor::Run;
 use crate::view::View;
-use flush::Publisher;
+use flush::Local;
 use group::Group;
+use publish::Uploader;
 use stats::Counters;
 
 /// An open store: one per bucket prefix in the world, shared within the process by cloning. See the crate's
@@ -76,7 +78,15 @@ struct Inner {
     view: RwLock<Arc<View>>,
     view_number: AtomicU64,
     listeners: Mutex<Vec<Listener>>,
-    publisher: tokio::sync::Mutex<Publisher>,
+    local: tokio::sync::Mutex<Local>,
+    uploader: tokio::sync::Mutex<Uploader>,
+    /// The highest number of a manifest that was tried to be created.
+    attempted: AtomicU64,
+    /// Bytes of tables without an object.
+    pending_bytes: AtomicU64,
+    /// Versions of the local manifest: the newest, and the one that was published last.
+    local_version: AtomicU64,
+    published_version: AtomicU64,
     manifest: Mutex<ManifestInfo>,
     merging: tokio::sync::Mutex<()>,
     tables: AtomicU64,
@@ -139,7 +149,7 @@ impl Store {
         self.inner.epoch
     }
 
-    /// The newest manifest that this writer published.
+    /// The newest manifest that this writer put into the object store.
     pub fn manifest(&self) -> ManifestInfo {
         lock(&self.inner.manifest).clone()
     }
@@ -154,6 +164,17 @@ impl Store {
         !lock(&self.inner.writer).frozen.is_empty()
     }
 
+    /// The newest manifest on the local disk, which may be ahead of the one in the object store.
+    pub async fn local_manifest(&self) -> ManifestInfo {
+        let local = self.inner.local.lock().await;
+        ManifestInfo::of(local.number, &local.manifest)
+    }
+
+    /// Whether the object store lacks something that the local manifest has.
+    pub fn wants_publish(&self) -> bool {
+        self.inner.local_version.load(Ordering::Acquire) > self.inner.published_version.load(Ordering::Acquire)
+    }
+
     /// Ends the use of the store: waits for a flush or merge that is running, then refuses everything. Nothing is
     /// flushed; flush before. Other clones of the handle become unusable too.
     ///
@@ -162,10 +183,13 @@ impl Store {
     pub async fn close(self) -> Result<(), StorageError> {
         let inner = &self.inner;
         let _merging = inner.merging.lock().await;
-        let publisher = inner.publisher.lock().await;
+        let uploader = inner.uploader.lock().await;
+        let local = inner.local.lock().await;
         let ended = inner.unusable.set(Unusable::Closed).is_ok();
-        let number = publisher.number;
-        drop(publisher);
+        // Mirrors of a local manifest that was not published are verified at the next start.
+        let ended = ended && local.version == uploader.version;
+        let number = uploader.number;
+        drop((local, uploader));
         if inner.group.is_some() {
             let log = Arc::clone(inner);
             // A group that is being written is finished before the folder is given up.

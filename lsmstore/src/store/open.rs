@@ -10,17 +10,18 @@ use object_store::ObjectStore;
 use uuid::Uuid;
 
 use crate::config::Config;
-use crate::env::{Env, nonce};
+use crate::env::{Env, nonce, write_whole};
 use crate::error::{Corruption, OpenError, StorageError, WriteError};
 use crate::log::LogChoice;
-use crate::manifest::{LogKind, Manifest, ManifestInfo, publish};
+use crate::manifest::{LogKind, Manifest, ManifestInfo, local, publish};
 use crate::memtable::insert::{Heights, Inserter};
 use crate::mirror::Mirror;
-use crate::object::{Created, Names};
+use crate::object::{self, Created, Names};
 use crate::sstable::TableId;
 use crate::sstable::read::Table;
-use crate::store::flush::{Publisher, birth_of, tables_of};
+use crate::store::flush::{Local, birth_of, tables_of};
 use crate::store::group::Group;
+use crate::store::publish::{Uploader, upload};
 use crate::store::stats::Counters;
 use crate::store::{Inner, Store, Writer, new_memtable};
 use crate::view::View;
@@ -71,13 +72,14 @@ impl Store {
             let Some(mut opened) = opening.attempt(orderly).await? else { continue };
             let logged = std::mem::take(&mut opened.logged);
             let store = opened.into_store(config, objects, env, log, names, mirror, folder)?;
-            let mut publisher = store.inner.publisher.lock().await;
-            match store.inner.settle(&mut publisher).await {
+            let mut uploader = store.inner.uploader.lock().await;
+            match store.inner.settle(&mut uploader).await {
                 Ok(()) => {}
                 Err(crate::error::FlushError::NotAnnounced(error)) => return Err(OpenError::Log(error)),
                 Err(error) => return Err(OpenError::ReplayFlush(Box::new(error))),
             }
-            drop(publisher);
+            drop(uploader);
+            local::remove(&*store.inner.env, &store.inner.config.local_dir);
             store.replay(logged).await?;
             return Ok(store);
         }
@@ -110,18 +112,20 @@ impl Opening<'_> {
     async fn attempt(&self, orderly: Option<(Uuid, u64)>) -> Result<Option<Opened>, OpenError> {
         let random = StorageError::local("random bytes");
         let latest = publish::latest(&**self.objects, self.names).await?;
-        let (number, mut next) = match latest {
-            Some((number, manifest)) => {
-                self.check_log(&manifest)?;
-                (number, manifest)
+        let (number, epoch, mut next) = match latest {
+            Some((number, newest)) => {
+                let epoch = newest.epoch;
+                let base = self.base(number, newest).await?;
+                self.check_log(&base)?;
+                (number, epoch, base)
             }
-            None => (0, self.first_manifest().await?),
+            None => (0, 0, self.first_manifest().await?),
         };
         let trusted = number > 0 && orderly == Some((next.store_id, number));
-        let tables = self.complete(&next, !trusted).await?;
+        let tables = self.complete(&mut next, !trusted).await?;
         let own = self.own_log(&mut next, number > 0)?;
         let held = next.last_sequence;
-        next.epoch += 1;
+        next.epoch = epoch + 1;
         next.previous_nonce = next.nonce;
         next.nonce = nonce(&**self.env).map_err(random)?;
         next.clean = false;
@@ -219,15 +223,51 @@ impl Opening<'_> {
         })
     }
 
-    /// Maps the mirror of every table, fetching what is missing or wrong.
-    async fn complete(&self, manifest: &Manifest, check: bool) -> Result<HashMap<TableId, Arc<Table>>, OpenError> {
+    /// The manifest whose content the store goes on with: the one that the owner chose, else the local one if it is
+    /// newer than the bucket's newest, else that one.
+    async fn base(&self, number: u64, newest: Manifest) -> Result<Manifest, OpenError> {
+        let env = &**self.env;
+        let local = local::newer(env, &self.config.local_dir, &self.mirror, &newest);
+        let Some(nonce) = self.config.base else {
+            // One that is newer but cannot be used is the log's matter: its records are still needed.
+            return Ok(local.ok().flatten().map_or(newest, |(_, local)| local));
+        };
+        if newest.nonce == nonce {
+            return Ok(newest);
+        }
+        if let Some((_, local)) = local?.filter(|(_, local)| local.nonce == nonce) {
+            return Ok(local);
+        }
+        for number in (1..number).rev() {
+            let path = self.names.manifest(number);
+            let Some(bytes) = object::get(&**self.objects, &path).await? else { break };
+            let manifest = Manifest::decode(path.as_ref(), number, &bytes).map_err(StorageError::Corrupt)?;
+            if manifest.nonce == nonce {
+                return Ok(manifest);
+            }
+        }
+        Err(StorageError::Missing { object: format!("manifest with nonce {nonce}") }.into())
+    }
+
+    /// Maps the mirror of every table, fetching what is missing or wrong, and uploads what has no object yet.
+    async fn complete(&self, manifest: &mut Manifest, check: bool) -> Result<HashMap<TableId, Arc<Table>>, OpenError> {
         let wanted: Vec<_> = manifest.levels.iter().flatten().cloned().collect();
         self.mirror.clean(&wanted)?;
+        let level = self.config.zstd_level;
         let tables = futures::stream::iter(wanted)
-            .map(|info| async move { self.mirror.complete(&**self.objects, self.names, &info, check).await })
-            .buffer_unordered(PARALLEL)
-            .map_ok(|table| (table.info.id, table));
-        Ok(tables.try_collect().await?)
+            .map(|info| async move {
+                let table = self.mirror.complete(&**self.objects, self.names, &info, check).await?;
+                if table.object_len() == 0 {
+                    upload(self.objects, self.names, &**self.env, level, Arc::clone(&table)).await?;
+                }
+                Ok::<_, StorageError>((table.info.id, table))
+            })
+            .buffer_unordered(PARALLEL);
+        let tables: HashMap<_, _> = tables.try_collect().await?;
+        for table in manifest.levels.iter_mut().flatten() {
+            table.object_len = tables.get(&table.id).map_or(table.object_len, |found| found.object_len());
+        }
+        Ok(tables)
     }
 }
 
@@ -280,9 +320,15 @@ impl Opened {
             view_number: AtomicU64::new(1),
             listeners: Mutex::new(Vec::new()),
             manifest: Mutex::new(ManifestInfo::of(self.number, &self.manifest)),
-            publisher: tokio::sync::Mutex::new(Publisher {
+            local: tokio::sync::Mutex::new(Local::new(self.number, self.manifest.clone())),
+            attempted: AtomicU64::new(self.number),
+            pending_bytes: AtomicU64::new(0),
+            local_version: AtomicU64::new(0),
+            published_version: AtomicU64::new(0),
+            uploader: tokio::sync::Mutex::new(Uploader {
                 number: self.number,
                 manifest: self.manifest,
+                version: 0,
                 in_doubt: None,
                 announce: true,
             }),
@@ -312,7 +358,7 @@ impl Store {
             loop {
                 match self.inner.replay_one(first, &batch) {
                     Ok(_) => break,
-                    Err(WriteError::Full { .. }) => {
+                    Err(WriteError::Full { .. } | WriteError::Behind { .. }) => {
                         self.flush().await.map_err(|error| OpenError::ReplayFlush(Box::new(error)))?;
                     }
                     Err(error) => return Err(OpenError::Replay(error)),
@@ -335,24 +381,11 @@ fn identity(env: &dyn Env, config: &Config) -> Result<Uuid, OpenError> {
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let name = nonce(env).map_err(StorageError::local("random bytes"))?;
-            write_whole(env, config, IDENTITY, &format!("{name}\n"))?;
+            write_whole(env, &config.local_dir, IDENTITY, format!("{name}\n").as_bytes())?;
             Ok(name)
         }
         Err(error) => Err(StorageError::local(path)(error).into()),
     }
-}
-
-/// Writes a small file into the local folder, durably and as a whole.
-fn write_whole(env: &dyn Env, config: &Config, name: &str, text: &str) -> Result<(), StorageError> {
-    let path = config.local_dir.join(name);
-    let aside = path.with_extension("tmp");
-    let written = env.create(&aside).and_then(|mut file| {
-        file.append(text.as_bytes())?;
-        file.sync()?;
-        env.rename(&aside, &path)?;
-        env.sync_dir(&config.local_dir)
-    });
-    written.map_err(StorageError::local(&path))
 }
 
 /// Reads and removes the mark of an orderly stop.
@@ -375,6 +408,6 @@ fn take_mark(env: &dyn Env, config: &Config) -> Result<Option<(Uuid, u64)>, Stor
 impl Inner {
     /// Leaves the mark of an orderly stop: the mirrors that manifest `number` names are complete and synced.
     pub(super) fn mark_orderly(&self, number: u64) -> Result<(), StorageError> {
-        write_whole(&*self.env, &self.config, MARK, &format!("{} {number}\n", self.store_id))
+        write_whole(&*self.env, &self.config.local_dir, MARK, format!("{} {number}\n", self.store_id).as_bytes())
     }
 }

@@ -69,13 +69,15 @@ pub struct Stats {
     pub levels: Vec<LevelStats>,
     /// Number of the newest view.
     pub view_number: u64,
-    /// Number of the newest manifest.
+    /// Bytes of tables that are on the local disk and not in the object store yet.
+    pub pending_bytes: u64,
+    /// Number of the newest manifest in the object store.
     pub manifest_number: u64,
     /// The writer's epoch.
     pub epoch: u64,
     /// The sequence number given out last.
     pub last_sequence: u64,
-    /// The manifest's last sequence number: later writes are in memtables only.
+    /// The last sequence number of the newest manifest in the object store.
     pub durable_sequence: u64,
     /// Batches applied.
     pub batches: u64,
@@ -87,9 +89,9 @@ pub struct Stats {
     pub objects_put: u64,
     /// Bytes of them.
     pub object_bytes_put: u64,
-    /// Flushes that published a manifest.
+    /// Flushes that wrote a table.
     pub flushes: u64,
-    /// Merges that published a manifest.
+    /// Merges.
     pub merges: u64,
     /// How long the last flush took.
     pub last_flush: Duration,
@@ -110,7 +112,7 @@ impl Store {
                 tables: sum.tables + 1,
                 entries: sum.entries + table.info.entries,
                 mirror_bytes: sum.mirror_bytes + table.info.mirror_len,
-                object_bytes: sum.object_bytes + table.info.object_len,
+                object_bytes: sum.object_bytes + table.object_len(),
             })
         };
         let levels = std::iter::once(level(&view.l0));
@@ -123,6 +125,7 @@ impl Store {
             frozen_bytes,
             levels: levels.chain(view.levels.iter().map(|run| level(std::slice::from_ref(run)))).collect(),
             view_number: self.view_number(),
+            pending_bytes: inner.pending_bytes.load(Ordering::Acquire),
             manifest_number: manifest.number,
             epoch: inner.epoch,
             last_sequence: self.last_sequence(),

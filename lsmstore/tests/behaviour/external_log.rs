@@ -132,7 +132,7 @@ async fn a_birth_that_cannot_be_logged_stops_the_flush_before_anything_is_upload
 }
 
 #[tokio::test]
-async fn a_failed_upload_is_retried_with_a_new_birth() {
+async fn a_failed_upload_is_retried_under_the_birth_it_had() {
     let fixture = Fixture::new();
     let log = Arc::new(RecordingLog::default());
     let store = open(&fixture, &log).await;
@@ -146,10 +146,25 @@ async fn a_failed_upload_is_retried_with_a_new_birth() {
         _ => None,
     });
     let births = births.collect::<Vec<_>>();
-    assert_eq!(births.len(), 2);
-    assert_eq!(births[0].0, births[1].0);
-    assert_ne!(births[0].1, births[1].1);
-    assert_eq!(store.manifest().nonce, births[1].1);
+    assert_eq!(births, [(store.manifest().number, store.manifest().nonce)]);
+}
+
+#[tokio::test]
+async fn a_manifest_whose_number_went_to_an_earlier_one_is_born_again_under_its_own() {
+    let fixture = Fixture::new();
+    let log = Arc::new(RecordingLog::default());
+    let store = open(&fixture, &log).await;
+    write(&store, &log, &[("a", "1")]);
+    fixture.objects.fail("manifest/", Fault::After, 1);
+    store.flush().await.unwrap_err();
+    write(&store, &log, &[("b", "2")]);
+    store.flush_local(FlushOptions::default()).await.unwrap();
+    let born = store.local_manifest().await;
+    assert_eq!(born.number, 3, "2 is in doubt");
+    assert!(store.publish().await.unwrap());
+    assert_eq!((store.manifest().number, store.manifest().nonce), (3, born.nonce));
+    let births = log.take_events().into_iter().filter(|event| matches!(event, Event::Birth(_))).count();
+    assert_eq!(births, 3, "the store's, and one for each manifest");
 }
 
 #[tokio::test]

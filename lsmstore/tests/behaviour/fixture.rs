@@ -175,6 +175,11 @@ impl FaultyObjects {
         self.faults.lock().unwrap().push((name, fault, times));
     }
 
+    /// No put fails any more.
+    pub fn heal(&self) {
+        self.faults.lock().unwrap().clear();
+    }
+
     fn fault(&self, location: &ObjectPath) -> Option<Fault> {
         let mut faults = self.faults.lock().unwrap();
         let found = faults.iter_mut().find(|(name, _, times)| *times > 0 && location.as_ref().contains(name))?;

@@ -138,7 +138,8 @@ async fn a_flush_syncs_the_log_before_the_next_segment_and_the_mirror_before_its
     store.flush().await.unwrap();
     let segment = ["sync wal", "create wal", "append wal", "sync wal", "sync folder"];
     let mirror = ["create tmp", "append tmp", "sync tmp", "rename lsm", "sync folder"];
-    assert_eq!(notes.take(), [&segment[..], &mirror[..], &["remove wal"]].concat());
+    let manifest = ["create tmp", "append tmp", "sync tmp", "rename folder", "sync folder"];
+    assert_eq!(notes.take(), [&segment[..], &mirror[..], &manifest[..], &["remove wal"]].concat());
 }
 
 #[tokio::test]

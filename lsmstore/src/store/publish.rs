@@ -1,0 +1,175 @@
+//! From the local disk to the object store: tables are uploaded, then a manifest that names them is created. The second
+//! half of a flush; the first is in `flush`.
+//!
+//! # Invariants
+//! * One publication at a time: a manifest's number follows the one before it, under the uploader's lock.
+//! * An attempt to create a manifest whose outcome is unknown is repeated, byte by byte, until it is known; nothing
+//!   else is published before. So a retry never takes our own manifest for another writer's.
+//! * A manifest in the object store names tables only whose objects are there.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use object_store::ObjectStore;
+
+use crate::env::{Env, blocking};
+use crate::error::{Corruption, FlushError, StorageError, Unusable};
+use crate::log::LogChoice;
+use crate::manifest::{Manifest, ManifestInfo, publish};
+use crate::object::{self, Created, Names};
+use crate::sstable::TableId;
+use crate::sstable::read::Table;
+use crate::sstable::transcode::{TranscodeError, object_of};
+use crate::store::{Inner, Store, lock};
+
+/// Tables that are uploaded at a time.
+const PARALLEL: usize = 4;
+
+/// What the uploader's lock guards.
+pub(super) struct Uploader {
+    /// Number of `manifest`.
+    pub(super) number: u64,
+    /// The newest manifest known to be ours and in the object store.
+    pub(super) manifest: Manifest,
+    /// Which version of the local manifest it is.
+    pub(super) version: u64,
+    /// A creation whose outcome is unknown.
+    pub(super) in_doubt: Option<Attempt>,
+    /// The log has not been told of `manifest` yet.
+    pub(super) announce: bool,
+}
+
+/// A manifest on its way.
+pub(super) struct Attempt {
+    number: u64,
+    version: u64,
+    manifest: Manifest,
+    bytes: Bytes,
+}
+
+impl Store {
+    /// Uploads what the local manifest names and the object store does not have yet, and creates a manifest there. Says
+    /// whether there was anything to publish. Flushes and merges on the local disk go on meanwhile.
+    ///
+    /// # Errors
+    /// [`FlushError`]; the next call goes on where this one failed.
+    pub async fn publish(&self) -> Result<bool, FlushError> {
+        let inner = &self.inner;
+        let mut uploader = inner.uploader.lock().await;
+        inner.usable()?;
+        inner.settle(&mut uploader).await?;
+        let (version, born, mut next, pending) = {
+            let local = inner.local.lock().await;
+            if local.version == uploader.version {
+                return Ok(false);
+            }
+            (local.version, local.number, local.manifest.clone(), local.pending.clone())
+        };
+        let uploaded = inner.upload(&pending).await;
+        // What was uploaded needs no second time, even if something else failed.
+        inner.forget_uploaded(&mut *inner.local.lock().await);
+        uploaded?;
+        for table in next.levels.iter_mut().flatten().filter(|table| table.object_len == 0) {
+            table.object_len = pending.get(&table.id).map_or(0, |table| table.object_len());
+        }
+        let number = uploader.number + 1;
+        if born != number {
+            // Another one has got the number that it was born with.
+            let _one = inner.local.lock().await;
+            inner.give_birth(number, &mut next).await?;
+        }
+        next.previous_nonce = uploader.manifest.nonce;
+        let bytes = next.encode(number, inner.config.zstd_level.max(3)).map_err(FlushError::Memory)?.into();
+        inner.attempted.store(number, Ordering::Release);
+        uploader.in_doubt = Some(Attempt { number, version, manifest: next, bytes });
+        inner.settle(&mut uploader).await?;
+        Ok(true)
+    }
+}
+
+impl Inner {
+    async fn upload(&self, pending: &HashMap<TableId, Arc<Table>>) -> Result<(), StorageError> {
+        let missing = pending.values().map(Arc::clone).filter(|table| table.object_len() == 0);
+        let missing: Vec<Arc<Table>> = missing.collect();
+        futures::stream::iter(missing)
+            .map(|table| async move {
+                let bytes = upload(&self.objects, &self.names, &*self.env, self.config.zstd_level, table).await?;
+                self.counters.put(bytes);
+                Ok(())
+            })
+            .buffer_unordered(PARALLEL)
+            .try_collect()
+            .await
+    }
+
+    /// Finishes what is in doubt, and tells the log of the newest manifest if it has not been told.
+    pub(super) async fn settle(&self, uploader: &mut Uploader) -> Result<(), FlushError> {
+        if let Some(attempt) = &uploader.in_doubt {
+            let (number, nonce, bytes) = (attempt.number, attempt.manifest.nonce, attempt.bytes.clone());
+            let length = bytes.len();
+            match publish::create(&*self.objects, &self.names, number, nonce, bytes).await? {
+                Created::Ours => {}
+                Created::Theirs => {
+                    return Err(self.poison(Unusable::Fenced { epoch: self.epoch, manifest: number }).into());
+                }
+            }
+            self.counters.put(length);
+        }
+        if let Some(attempt) = uploader.in_doubt.take() {
+            *lock(&self.manifest) = ManifestInfo::of(attempt.number, &attempt.manifest);
+            (uploader.number, uploader.version) = (attempt.number, attempt.version);
+            uploader.manifest = attempt.manifest;
+            self.published_version.store(uploader.version, Ordering::Release);
+            uploader.announce = true;
+        }
+        if uploader.announce {
+            if let LogChoice::External(log) = &self.log {
+                let info = lock(&self.manifest).clone();
+                log.published(&info).await.map_err(FlushError::NotAnnounced)?;
+            }
+            self.release_log(&uploader.manifest);
+            uploader.announce = false;
+        }
+        Ok(())
+    }
+
+    /// Removes segments of our own log that the newest manifest in the object store does not need. What cannot be
+    /// removed now is removed after the next flush.
+    fn release_log(&self, manifest: &Manifest) {
+        if let Some(group) = &self.group {
+            let dir = lock(&group.log).dir().to_owned();
+            let _ = crate::wal::release(&*self.env, &dir, &manifest.recover);
+        }
+    }
+}
+
+/// Puts the object of a table that has its mirror, and notes its length. Returns the bytes put.
+pub(super) async fn upload(
+    objects: &Arc<dyn ObjectStore>,
+    names: &Names,
+    env: &dyn Env,
+    level: i32,
+    table: Arc<Table>,
+) -> Result<usize, StorageError> {
+    let path = names.table(table.info.id);
+    let packing = Arc::clone(&table);
+    let packed = blocking(env, move || object_of(&packing.info, packing.bytes(), level)).await?;
+    let object = Bytes::from(packed.map_err(|error| match error {
+        TranscodeError::Corrupt(corruption) => StorageError::Corrupt(corruption),
+        TranscodeError::Io(source) => StorageError::Local { path: path.to_string().into(), source },
+    })?);
+    let ours = |found: &[u8]| Ok(found == object);
+    match object::create(&**objects, &path, object.clone(), ours).await? {
+        Created::Ours => {
+            table.set_object_len(object.len() as u64);
+            Ok(object.len())
+        }
+        Created::Theirs => {
+            let what = "another object has the name that was reserved for this table";
+            Err(StorageError::Corrupt(Corruption::new(path.to_string(), 0, what)))
+        }
+    }
+}
