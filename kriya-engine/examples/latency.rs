@@ -20,6 +20,10 @@ impl Host for Quiet {
     fn position(&self) -> Result<u64, HostError> {
         Ok(self.0.load(Ordering::Relaxed))
     }
+    fn redo(&self) -> Result<u64, HostError> {
+        Ok(0)
+    }
+
     fn log(&self, records: Vec<Vec<u8>>, _: bool) -> Result<LogRange, HostError> {
         let bytes: usize = records.iter().map(Vec::len).sum();
         let start = self.0.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -61,6 +65,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         bucket: "b".into(),
         prefix: String::new(),
         memtable_bytes: 64 << 20,
+        backlog_bytes: 1 << 30,
         flush_interval: Duration::from_secs(5),
         version: "latency".into(),
     };

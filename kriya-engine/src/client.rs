@@ -31,6 +31,9 @@ use crate::protocol::{
 use crate::reader::Reader;
 use crate::socket::{self, FrameBuffer};
 
+/// A connection whose greeting was answered: the answer, and what came behind it.
+type Greeted = (UnixStream, Reply, FrameBuffer, VecDeque<OwnedFd>);
+
 /// A session; see the module's documentation.
 #[derive(Debug)]
 pub struct Session {
@@ -55,20 +58,8 @@ impl Session {
     /// [`ClientError::NotServing`]: try again later. [`ClientError::Refused`]: the worker cannot use its bucket.
     /// [`ClientError::OtherVersion`]: the server runs another build.
     pub fn connect(socket: &Path, pid: u32, wait: &mut dyn Wait) -> Result<Session, ClientError> {
-        let (path, _folder) = socket::short_path(socket).map_err(not_serving)?;
-        let stream = UnixStream::connect(path).map_err(not_serving)?;
-        stream.set_nonblocking(true).map_err(ClientError::Io)?;
-        let mut line = Line { socket: &stream, wait };
-        let hello = Hello { protocol: PROTOCOL_VERSION, layout: LAYOUT_VERSION, pid }.encode();
-        let header = socket::header(HELLO, hello.len()).map_err(ClientError::Io)?;
-        let (mut input, mut descriptors) = (FrameBuffer::new(), VecDeque::new());
-        let answer = line.send(&[&header, &hello]).and_then(|()| line.receive(&mut input, &mut descriptors)).map_err(
-            |error| match error {
-                ClientError::Gone => ClientError::NotServing("the worker closed the connection".into()),
-                other => other,
-            },
-        )?;
-        match answer.0 {
+        let (stream, answer, input, mut descriptors) = Session::greet(socket, pid, wait)?;
+        match answer {
             Reply::Welcome { generation, incarnation, slot, mirror, segments } => {
                 let slot = usize::try_from(slot)
                     .ok()
@@ -94,11 +85,59 @@ impl Session {
                 })
             }
             Reply::Refused { message, hint } => Err(ClientError::Refused { message, hint }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Orders the worker to take over a bucket that it refused; waits until that is done. Returns what came of it in a
+    /// sentence.
+    ///
+    /// # Errors
+    /// [`ClientError::Worker`] if the worker uses its bucket or cannot take it; the others as for [`Session::connect`].
+    pub fn take_over(socket: &Path, accept_loss: bool, wait: &mut dyn Wait) -> Result<String, ClientError> {
+        let (stream, answer, mut input, mut descriptors) = Session::greet(socket, std::process::id(), wait)?;
+        match answer {
+            Reply::Refused { .. } => {}
+            Reply::Welcome { .. } => {
+                return Err(ClientError::Worker {
+                    message: "this server uses its store: there is nothing to take over".into(),
+                    hint: String::new(),
+                });
+            }
+            other => return Err(unexpected(&other)),
+        }
+        let order = codec::encode(&Request::TakeOver { accept_loss });
+        let header = socket::header(REQUEST, order.len()).map_err(ClientError::Io)?;
+        let mut line = Line { socket: &stream, wait };
+        let answer = line.send(&[&header, &order]).and_then(|()| line.receive(&mut input, &mut descriptors))?;
+        match answer.0 {
+            Reply::TookOver { sentence } => Ok(sentence),
+            Reply::Failed { message, hint } => Err(ClientError::Worker { message, hint }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Says who we are and waits to hear whether we are welcome.
+    fn greet(socket: &Path, pid: u32, wait: &mut dyn Wait) -> Result<Greeted, ClientError> {
+        let (path, _folder) = socket::short_path(socket).map_err(not_serving)?;
+        let stream = UnixStream::connect(path).map_err(not_serving)?;
+        stream.set_nonblocking(true).map_err(ClientError::Io)?;
+        let mut line = Line { socket: &stream, wait };
+        let hello = Hello { protocol: PROTOCOL_VERSION, layout: LAYOUT_VERSION, pid }.encode();
+        let header = socket::header(HELLO, hello.len()).map_err(ClientError::Io)?;
+        let (mut input, mut descriptors) = (FrameBuffer::new(), VecDeque::new());
+        let answer = line.send(&[&header, &hello]).and_then(|()| line.receive(&mut input, &mut descriptors)).map_err(
+            |error| match error {
+                ClientError::Gone => ClientError::NotServing("the worker closed the connection".into()),
+                other => other,
+            },
+        )?;
+        match answer.0 {
             Reply::NotServing { message } => Err(ClientError::NotServing(message)),
             Reply::OtherVersion { protocol, layout } => {
                 Err(ClientError::OtherVersion { mine: (PROTOCOL_VERSION, LAYOUT_VERSION), worker: (protocol, layout) })
             }
-            other => Err(unexpected(&other)),
+            other => Ok((stream, other, input, descriptors)),
         }
     }
 

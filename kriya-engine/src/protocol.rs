@@ -120,6 +120,10 @@ pub(crate) enum Request {
     BuildAbort,
     Flush,
     Status,
+    /// After [`Reply::Refused`]: to take the bucket over.
+    TakeOver {
+        accept_loss: bool,
+    },
 }
 
 /// A sealed segment as a session opens it: two files of the mirror.
@@ -207,6 +211,10 @@ pub(crate) enum Reply {
         current: u64,
     },
     Stopping,
+    /// What a takeover came to.
+    TookOver {
+        sentence: String,
+    },
     Failed {
         message: String,
         hint: String,

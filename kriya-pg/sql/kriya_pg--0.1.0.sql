@@ -275,6 +275,11 @@ CREATE FUNCTION lsm_s3_status() RETURNS text
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'lsm_s3_status';
 COMMENT ON FUNCTION lsm_s3_status() IS 'what the storage worker says about itself, a fact a line';
 
+CREATE FUNCTION lsm_s3_takeover(accept_loss boolean DEFAULT false) RETURNS text
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'lsm_s3_takeover';
+COMMENT ON FUNCTION lsm_s3_takeover(boolean) IS 'takes over a store that was written by another server, or by this one in a history that it no longer has';
+REVOKE ALL ON FUNCTION lsm_s3_takeover(boolean) FROM PUBLIC;
+
 CREATE FUNCTION lsm_s3_flush() RETURNS text
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'lsm_s3_flush';
 COMMENT ON FUNCTION lsm_s3_flush() IS 'writes everything that is in memory to the object store';

@@ -151,6 +151,11 @@ impl Host for MainThread {
         self.run(|| unsafe { glue::kriya_log_position() })
     }
 
+    fn redo(&self) -> Result<u64, HostError> {
+        // SAFETY: a read under a spinlock, on the main thread.
+        self.run(|| unsafe { pg_sys::GetRedoRecPtr() })
+    }
+
     fn log(&self, records: Vec<Vec<u8>>, flush: bool) -> Result<LogRange, HostError> {
         self.run(move || {
             // SAFETY: the main thread; each record is a whole vector that lives through the call.

@@ -1,4 +1,4 @@
-//! `lsm_s3_status()` and `lsm_s3_flush()`.
+//! `lsm_s3_status()`, `lsm_s3_flush()` and `lsm_s3_takeover()`.
 
 use std::fmt::Write;
 
@@ -57,6 +57,13 @@ sql_function! {
     /// What the storage worker says about itself, a fact a line.
     fn lsm_s3_status(_call) {
         text(&describe(&session::with(|session, wait| session.status(wait))))
+    }
+
+    /// Takes over a store that does not belong to this server's history.
+    fn lsm_s3_takeover(call) {
+        // SAFETY: declared with one boolean argument.
+        let accept_loss = unsafe { call.datum(0) }.value() != 0;
+        text(&session::take_over(accept_loss))
     }
 
     /// Writes everything that is in memory to the object store.

@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -111,16 +112,21 @@ thread_local! {
 }
 
 fn connect() -> Session {
+    // SAFETY: a plain variable of this process.
+    let pid = unsafe { pg_sys::MyProcPid } as u32;
+    until_served(|socket| Session::connect(socket, pid, &mut PollWait))
+}
+
+/// Speaks to the worker's socket; starts the worker if need be, and waits until it is there.
+fn until_served<T>(mut speak: impl FnMut(&Path) -> Result<T, ClientError>) -> T {
     let socket = worker::folder().join("worker.sock");
     let began = Instant::now();
     let mut asked: Option<Instant> = None;
     let mut patience = Duration::from_secs(1);
     let mut not_serving;
     loop {
-        // SAFETY: a plain variable of this process.
-        let pid = unsafe { pg_sys::MyProcPid } as u32;
-        match Session::connect(&socket, pid, &mut PollWait) {
-            Ok(session) => return session,
+        match speak(&socket) {
+            Ok(answer) => return answer,
             Err(ClientError::NotServing(why)) => not_serving = why,
             Err(error) => raise(Failure::from(error)),
         }
@@ -334,6 +340,12 @@ pub fn begin_build(index: u64, description: &IndexDescription, estimated_rows: u
             session.build_begin(generation, &definition, wait)
         });
     });
+}
+
+/// Orders the worker to take over a store that it refused. What came of it, in a sentence.
+pub fn take_over(accept_loss: bool) -> String {
+    refuse_in_recovery();
+    until_served(|socket| Session::take_over(socket, accept_loss, &mut PollWait))
 }
 
 /// True if the worker can be spoken to without waiting for it to start.

@@ -19,6 +19,8 @@ pub static PREFIX: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::
 pub static FLUSH_INTERVAL_MS: GucSetting<i32> = GucSetting::<i32>::new(5000);
 /// Size at which a memtable is flushed, in megabytes.
 pub static MEMTABLE_SIZE_MB: GucSetting<i32> = GucSetting::<i32>::new(64);
+/// What may wait for an object store that is slow or down, in megabytes.
+pub static BACKLOG_MB: GucSetting<i32> = GucSetting::<i32>::new(4096);
 /// Candidates that a search of an lsm_hnsw index keeps before it returns its first row.
 pub static EF_SEARCH: GucSetting<i32> = GucSetting::<i32>::new(64);
 
@@ -53,6 +55,16 @@ pub fn init() {
         &MEMTABLE_SIZE_MB,
         1,
         16_384,
+        GucContext::Sighup,
+        GucFlags::UNIT_MB,
+    );
+    GucRegistry::define_int_guc(
+        c"lsm_s3.backlog_mb",
+        c"What may wait on the local disk for an object store that is slow or down.",
+        c"Beyond it writers wait, and write-ahead log that is on the local disk in another form is let go.",
+        &BACKLOG_MB,
+        16,
+        i32::MAX,
         GucContext::Sighup,
         GucFlags::UNIT_MB,
     );

@@ -29,6 +29,7 @@ pub struct Config {
     pub(crate) accept_log_loss: bool,
     pub(crate) max_pending_bytes: u64,
     pub(crate) base: Option<Uuid>,
+    pub(crate) base_position: Option<u64>,
 }
 
 impl Config {
@@ -48,6 +49,7 @@ impl Config {
             accept_log_loss: false,
             max_pending_bytes: u64::MAX,
             base: None,
+            base_position: None,
         }
     }
 
@@ -111,6 +113,12 @@ impl Config {
     /// what later ones hold is left behind. Default: the local one if it is ahead of the bucket, else the newest.
     pub fn base(mut self, nonce: Uuid) -> Config {
         self.base = Some(nonce);
+        self
+    }
+
+    /// With an external log: the store goes on at this R instead of that of the manifest, because no log follows it.
+    pub fn base_position(mut self, position: u64) -> Config {
+        self.base_position = Some(position);
         self
     }
 

@@ -51,6 +51,7 @@ impl Signal {
 pub(crate) struct Signals {
     pub flushing: Signal,
     pub merging: Signal,
+    pub publishing: Signal,
     pub linking: Signal,
     pub sealing: Signal,
     /// The worker's first thread: stop, or a store that has become unusable.
@@ -81,7 +82,7 @@ impl Signals {
             let mut ending = self.how.lock().unwrap_or_else(PoisonError::into_inner);
             *ending = (*ending).max(how);
         }
-        for signal in [&self.flushing, &self.merging, &self.linking, &self.sealing, &self.ending] {
+        for signal in [&self.flushing, &self.merging, &self.publishing, &self.linking, &self.sealing, &self.ending] {
             signal.wake();
         }
     }
@@ -130,6 +131,8 @@ pub(crate) struct Engine {
     pub sessions: Sessions,
     pub segments: SegmentFiles,
     pub signals: Arc<Signals>,
+    /// What became of the takeover that this worker began with.
+    pub taken_over: String,
     pub last_error: Mutex<Option<String>>,
     /// A background thread panicked.
     pub broken: AtomicBool,
@@ -189,6 +192,10 @@ impl Engine {
         match error {
             WriteError::Full { .. } => {
                 self.signals.flushing.wake();
+                ApplyError::Busy
+            }
+            WriteError::Behind { .. } => {
+                self.signals.publishing.wake();
                 ApplyError::Busy
             }
             WriteError::Unusable(why) => {

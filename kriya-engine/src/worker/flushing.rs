@@ -11,8 +11,9 @@ use crate::catalogue::CatalogueEntry;
 use crate::keys;
 use crate::worker::engine::{ApplyError, Engine};
 use crate::worker::host::{HostError, XidState};
+use crate::worker::publishing::follow_the_local_disk;
 
-/// Log that may pile up behind the published position before a manifest is published for that reason alone.
+/// Log that may pile up behind the newest position before a manifest is made for that reason alone.
 const LOG_AHEAD: u64 = 256 << 20;
 /// How long the merging thread sleeps when nobody wakes it.
 const IDLE: Duration = Duration::from_secs(60);
@@ -44,7 +45,9 @@ pub(crate) fn flush_forever(engine: &Engine) {
                 pause = RETRY.0;
                 due = Instant::now() + interval;
                 decide(engine);
+                engine.signals.publishing.wake();
                 engine.signals.merging.wake();
+                follow_the_local_disk(engine);
             }
             Err(error) => {
                 engine.complain(format!("flushing the store failed: {error}"));
@@ -71,10 +74,13 @@ pub(crate) fn merge_forever(engine: &Engine) {
 }
 
 fn flush_once(engine: &Engine, force: bool) -> Result<(), FlushError> {
+    let position = engine.runtime.block_on(engine.store.local_manifest()).position;
     // Without an answer a flush happens when something was written, which is soon enough.
-    let behind = engine.host.position().map_or(0, |now| now.saturating_sub(engine.store.manifest().position));
-    let options = FlushOptions { clean: false, force: force || behind > LOG_AHEAD };
-    engine.runtime.block_on(engine.store.flush_with(options))?;
+    let behind = engine.host.position().is_ok_and(|now| now.saturating_sub(position) > LOG_AHEAD);
+    // A checkpoint would let the log before its redo position go, and a base backup would begin there.
+    let passed = engine.host.redo().is_ok_and(|redo| redo > position);
+    let options = FlushOptions { clean: false, force: force || behind || passed };
+    engine.runtime.block_on(engine.store.flush_local(options))?;
     Ok(())
 }
 
@@ -89,8 +95,9 @@ fn merge(engine: &Engine) {
             Arc::new(lsmstore::KeepAll)
         }
     };
-    if let Err(error) = engine.runtime.block_on(engine.store.merge(policy)) {
-        engine.complain(format!("merging tables of the store failed: {error}"));
+    match engine.runtime.block_on(engine.store.merge_local(policy)) {
+        Ok(_) => engine.signals.publishing.wake(),
+        Err(error) => engine.complain(format!("merging tables of the store failed: {error}")),
     }
 }
 

@@ -100,6 +100,9 @@ pub trait Host: Send + Sync + 'static {
     /// Where the next record would start. Everything logged before was acknowledged before.
     fn position(&self) -> Result<u64, HostError>;
 
+    /// From where on the server itself would read the log after a crash; 0 where that is not known.
+    fn redo(&self) -> Result<u64, HostError>;
+
     /// Logs records, in this order; with `flush` they are durable when this returns.
     fn log(&self, records: Vec<Vec<u8>>, flush: bool) -> Result<LogRange, HostError>;
 

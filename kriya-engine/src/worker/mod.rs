@@ -12,9 +12,11 @@ mod build;
 mod counters;
 mod engine;
 mod flushing;
+mod history;
 mod host;
 mod indexes;
 mod owner;
+mod publishing;
 mod replay;
 mod requests;
 mod sealing;
@@ -31,7 +33,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -40,8 +42,11 @@ use lsmstore::FlushOptions;
 use crate::control::{Control, State};
 use engine::{Ending, Engine, Signals};
 pub use host::{Facts, Host, HostError, Level, LogChunk, LogRange, LogRecord, XidState};
-use server::{Door, Server};
+use server::{Door, Order, Server};
 use startup::StartError;
+
+/// How long an orderly stop waits for the object store; nothing is lost without it.
+const LAST_PUBLICATION: Duration = Duration::from_secs(20);
 
 /// Where objects are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +89,9 @@ pub struct WorkerConfig {
     pub memtable_bytes: usize,
     /// How often what was written is flushed.
     pub flush_interval: Duration,
+    /// What may wait for an object store that is slow or down: bytes of tables on the local disk, then writers wait; bytes
+    /// of log, then it is kept from the local disk's position on only.
+    pub backlog_bytes: u64,
     /// Version of the build, for the status.
     pub version: String,
 }
@@ -213,26 +221,49 @@ fn run(config: WorkerConfig, host: Arc<dyn Host>, signals: &Arc<Signals>) -> Res
         .map_err(WorkerError::new)?;
     let control = Arc::new(Control::create().map_err(WorkerError::new)?);
     let socket = WorkerConfig::socket(&config.dir);
-    let opened = startup::open(config, Arc::clone(&host), runtime.handle(), Arc::clone(&control), Arc::clone(signals));
-    let result = match opened {
-        Err(StartError::Failed(message)) => Err(WorkerError::new(message)),
-        Err(StartError::Refused { message, hint }) => {
-            host.report(Level::Warning, &format!("the store cannot be used: {message}"));
-            let door = Door::Refused { message: message.clone(), hint };
-            let _server = Server::start(&socket, door).map_err(WorkerError::new)?;
-            wait_for_end(signals);
-            Err(WorkerError::new(message))
+    let open = |takeover| {
+        let (config, host) = (config.clone(), Arc::clone(&host));
+        startup::open(config, host, runtime.handle(), Arc::clone(&control), Arc::clone(signals), takeover)
+    };
+    let mut opened = open(None);
+    let result = loop {
+        match opened {
+            Err(StartError::Failed(message)) => break Err(WorkerError::new(message)),
+            Err(StartError::Refused { message, hint }) => {
+                host.report(Level::Warning, &format!("the store cannot be used: {message}"));
+                let (orders, ordered) = mpsc::channel();
+                let door = Door::Refused { message: message.clone(), hint, orders };
+                let server = Server::start(&socket, door).map_err(WorkerError::new)?;
+                let Some(order) = wait_for_order(signals, &ordered) else { break Err(WorkerError::new(message)) };
+                drop(server);
+                opened = open(Some(order.takeover));
+                // Who gave the order may be gone.
+                let _ = order.outcome.send(outcome(&opened));
+            }
+            Ok(engine) => break serve(Arc::new(engine), &socket),
         }
-        Ok(engine) => serve(Arc::new(engine), &socket),
     };
     // Whatever async work is left is abandoned, as in a crash; an orderly end has none.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
 
-fn wait_for_end(signals: &Signals) {
+/// Waits for an order to take the bucket over; none if the worker's end comes first.
+fn wait_for_order(signals: &Signals, orders: &mpsc::Receiver<Order>) -> Option<Order> {
     while signals.ending() == Ending::No {
-        signals.ending.wait(Duration::from_secs(60));
+        if let Ok(order) = orders.recv_timeout(Duration::from_millis(200)) {
+            return Some(order);
+        }
+    }
+    None
+}
+
+/// What is told of a takeover to who ordered it.
+fn outcome(opened: &Result<Engine, StartError>) -> Result<String, (String, String)> {
+    match opened {
+        Ok(engine) => Ok(engine.taken_over.clone()),
+        Err(StartError::Failed(message)) => Err((message.clone(), String::new())),
+        Err(StartError::Refused { message, hint }) => Err((message.clone(), hint.clone())),
     }
 }
 
@@ -272,6 +303,7 @@ fn serve(engine: Arc<Engine>, socket: &Path) -> Result<(), WorkerError> {
     };
     let spawned = spawn("kriya-flush", flushing::flush_forever)
         .and_then(|()| spawn("kriya-merge", flushing::merge_forever))
+        .and_then(|()| spawn("kriya-publish", publishing::publish_forever))
         .and_then(|()| spawn("kriya-link", sealing::link_forever))
         .and_then(|()| spawn("kriya-seal", sealing::seal_forever));
     engine.control.set_state(State::Serving);
@@ -328,10 +360,19 @@ fn wait_while_usable(engine: &Engine) -> Option<String> {
 }
 
 fn last_flush(engine: &Engine) -> Result<(), WorkerError> {
-    let flush = |options| engine.runtime.block_on(engine.store.flush_with(options)).map_err(WorkerError::new);
+    let flush = |options| {
+        engine.runtime.block_on(engine.store.flush_local(options)).map_err(WorkerError::new)?;
+        let publish = async { tokio::time::timeout(LAST_PUBLICATION, engine.store.publish()).await };
+        let published = engine.runtime.block_on(publish);
+        let why = match published {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the object store is too slow".to_owned(),
+        };
+        Err(WorkerError::new(format!("what is on the local disk and in the log is not in the bucket yet: {why}")))
+    };
     // Sealing writes to the store, which nobody but this thread flushes any more.
     flush(FlushOptions::default())?;
     sealing::seal_all(engine, true);
-    flush(FlushOptions { clean: true, force: true })?;
-    Ok(())
+    flush(FlushOptions { clean: true, force: true })
 }

@@ -3,7 +3,7 @@
 //! The birth record of a manifest is logged and flushed before anything of it is uploaded; the manifest names where it
 //! stands. A manifest belongs to this server's history only if exactly that record is found there again.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -32,9 +32,11 @@ pub(crate) struct Owner {
     pub incarnation: u32,
     /// Generation under which the manifest's position was read: what an older one logged behind it is dropped.
     pub replay_generation: u64,
+    /// Something that was acknowledged may be missing, and indexes have not been dropped for that yet.
+    pub lossy: bool,
 }
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const WHAT: &str = "manifest's owner section";
 
 impl Owner {
@@ -60,6 +62,10 @@ pub(crate) struct LogKeeper {
     pub incarnation: u32,
     /// As in [`Owner::sequence_ceiling`].
     pub sequence_ceiling: AtomicU64,
+    /// The log before it was let go.
+    slot: AtomicU64,
+    /// As in [`Owner::lossy`].
+    pub lossy: AtomicBool,
     /// Position of the manifest that was taken over, and the generation under which it was read.
     inherited: Option<(u64, u64)>,
     /// While the store is being opened: the number that its manifest must have, and the store's id if there is one. So
@@ -78,7 +84,8 @@ impl LogKeeper {
     ) -> Arc<LogKeeper> {
         let sequence_ceiling = AtomicU64::new(sequence_ceiling);
         let expected = Mutex::new(Some(expected));
-        Arc::new(LogKeeper { host, generation, incarnation, sequence_ceiling, inherited, expected })
+        let (slot, lossy) = (AtomicU64::new(0), AtomicBool::new(false));
+        Arc::new(LogKeeper { host, generation, incarnation, sequence_ceiling, slot, lossy, inherited, expected })
     }
 
     /// The store is open: whoever comes between now is fenced by it, or fences us.
@@ -91,6 +98,16 @@ impl LogKeeper {
         let head = RecordHead { kind, generation: self.generation, sequence, xid: 0, incarnation: self.incarnation };
         let records = frames(&head, body).map_err(|error| HostError::new(error.to_string()))?;
         self.host.log(records, flush)
+    }
+
+    /// Lets the log before a position go, unless that has happened; never takes it back. Says whether anything changed.
+    pub(crate) fn let_go(&self, position: u64) -> Result<bool, HostError> {
+        if self.slot.load(Ordering::SeqCst) >= position {
+            return Ok(false);
+        }
+        self.host.advance_slot(position)?;
+        self.slot.fetch_max(position, Ordering::SeqCst);
+        Ok(true)
     }
 
     fn birth_record(&self, birth: &Birth) -> Result<Vec<u8>, HostError> {
@@ -119,6 +136,7 @@ impl LogKeeper {
                 Some((position, generation)) if position == birth.position => generation,
                 _ => self.generation,
             },
+            lossy: self.lossy.load(Ordering::SeqCst),
         };
         Ok(owner.encode())
     }
@@ -163,7 +181,7 @@ impl ExternalLog for StoreLog {
 
     async fn published(&self, manifest: &ManifestInfo) -> Result<(), LogError> {
         let position = manifest.position;
-        self.0.ask(move |keeper| keeper.host.advance_slot(position)).await
+        self.0.ask(move |keeper| keeper.let_go(position)).await.map(drop)
     }
 }
 
@@ -184,6 +202,7 @@ mod tests {
             next_xid: 7,
             incarnation: 8,
             replay_generation: 1,
+            lossy: true,
         };
         let bytes = owner.encode();
         assert_eq!(Owner::parse(&bytes).unwrap(), owner);

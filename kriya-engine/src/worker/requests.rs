@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-use lsmstore::{Batch, FlushOptions, View, Write};
+use lsmstore::{Batch, FlushError, FlushOptions, Unusable, View, Write};
 use rustix::net::RecvFlags;
 
 use crate::catalogue::floats;
@@ -162,6 +162,7 @@ impl<'a> Serving<'a> {
             }
             Request::Flush => self.flush().into(),
             Request::Status => Reply::Status(Box::new(status(engine))).into(),
+            Request::TakeOver { .. } => failed("this server uses its store: there is nothing to take over").into(),
             Request::TransactionEnded => Reply::Done.into(),
         })
     }
@@ -351,9 +352,13 @@ impl<'a> Serving<'a> {
         let options = FlushOptions { clean: false, force: true };
         let flushed = {
             let _one = engine.flushing.lock().unwrap_or_else(PoisonError::into_inner);
-            engine.runtime.block_on(engine.store.flush_with(options))
+            engine.runtime.block_on(engine.store.flush_local(options))
         };
-        match flushed {
+        let published = flushed.and_then(|_| {
+            let ending = FlushError::Unusable(Unusable::Closed);
+            engine.unless_ending(engine.store.publish()).unwrap_or(Err(ending))
+        });
+        match published {
             Ok(_) => {
                 let manifest = engine.store.manifest();
                 Reply::Flushed(FlushReport {
@@ -362,7 +367,11 @@ impl<'a> Serving<'a> {
                     sequence: manifest.last_sequence,
                 })
             }
-            Err(error) => failed(error.to_string()),
+            Err(error) => {
+                // If the store has become unusable, the worker ends.
+                engine.signals.ending.wake();
+                failed(error.to_string())
+            }
         }
     }
 }

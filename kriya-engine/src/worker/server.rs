@@ -7,16 +7,17 @@ use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::net::RecvFlags;
 
 use crate::codec;
-use crate::protocol::{HELLO, Hello, LAYOUT_VERSION, PROTOCOL_VERSION, REPLY, Reply};
+use crate::protocol::{HELLO, Hello, LAYOUT_VERSION, PROTOCOL_VERSION, REPLY, REQUEST, Reply, Request};
 use crate::socket::{self, FrameBuffer};
 use crate::worker::engine::Engine;
+use crate::worker::history::Takeover;
 use crate::worker::requests::Serving;
 
 /// How long a new connection may take to say who it is.
@@ -26,7 +27,18 @@ const GREETING: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(crate) enum Door {
     Open(Arc<Engine>),
-    Refused { message: String, hint: String },
+    /// The bucket cannot be used; a session may order its takeover.
+    Refused {
+        message: String,
+        hint: String,
+        orders: mpsc::Sender<Order>,
+    },
+}
+
+/// A session's order to take the bucket over, and where to tell what came of it: a sentence, or an error with its hint.
+pub(crate) struct Order {
+    pub takeover: Takeover,
+    pub outcome: mpsc::Sender<Result<String, (String, String)>>,
 }
 
 /// The accepting thread; the socket's file goes when this is dropped.
@@ -135,9 +147,11 @@ fn meet(stream: UnixStream, door: Door) {
         Ok(input)
     };
     let engine = match door {
-        Door::Refused { message, hint } => {
-            if greeted().is_ok() {
-                let _ = say(&stream, &Reply::Refused { message, hint }, &[]);
+        Door::Refused { message, hint, orders } => {
+            if let Ok(input) = greeted() {
+                // Who is told so goes away, or gives an order that this tells the end of.
+                let _ =
+                    say(&stream, &Reply::Refused { message, hint }, &[]).and_then(|()| obey(&stream, input, &orders));
             }
             return;
         }
@@ -163,6 +177,27 @@ fn meet(stream: UnixStream, door: Door) {
     }
     engine.views.release(slot);
     engine.sessions.end(slot);
+}
+
+/// Waits for an order, passes it on, and tells what came of it.
+fn obey(stream: &UnixStream, mut input: FrameBuffer, orders: &mpsc::Sender<Order>) -> io::Result<()> {
+    stream.set_read_timeout(Some(GREETING))?;
+    let frame = input.next(|into| socket::receive_some(stream.as_fd(), into, None, RecvFlags::empty()))?;
+    let Some((REQUEST, body)) = frame else { return Ok(()) };
+    let Ok((Request::TakeOver { accept_loss }, _)) = codec::decode_prefix::<Request>("request", body) else {
+        return Ok(());
+    };
+    let (outcome, told) = mpsc::channel();
+    let order = Order { takeover: Takeover { accept_loss }, outcome };
+    let result = match orders.send(order).map_err(drop).and_then(|()| told.recv().map_err(drop)) {
+        Ok(result) => result,
+        Err(()) => Err(("the storage worker ended meanwhile".to_owned(), String::new())),
+    };
+    let reply = match result {
+        Ok(sentence) => Reply::TookOver { sentence },
+        Err((message, hint)) => Reply::Failed { message, hint },
+    };
+    say(stream, &reply, &[])
 }
 
 fn welcome(stream: &UnixStream, engine: &Engine, slot: usize) -> io::Result<()> {

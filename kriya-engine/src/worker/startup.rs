@@ -5,11 +5,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use lsmstore::{Config, LogChoice, OpenError, RegionKind, StorageError, Store, SystemEnv, View, objects, peek};
+use lsmstore::{
+    Batch, Config, Env, FlushOptions, LogChoice, OpenError, RegionKind, Store, SystemEnv, View, candidates, objects,
+};
 use object_store::ObjectStore;
 
 use crate::catalogue::{CatalogueEntry, IndexDescription, IndexEntry, SegmentRecord, floats};
@@ -20,10 +22,11 @@ use crate::record::{Generation, Kind};
 use crate::worker::counters::{Counters, raise_sequences};
 use crate::worker::engine::{Engine, Signals};
 use crate::worker::flushing::fates;
+use crate::worker::history::{Choice, Chosen, Takeover, keep_log};
 use crate::worker::host::{Host, Level};
 use crate::worker::indexes::{Index, Indexes};
-use crate::worker::owner::{LogKeeper, Owner, StoreLog};
-use crate::worker::replay::{check_history, replay};
+use crate::worker::owner::{LogKeeper, StoreLog};
+use crate::worker::replay::replay;
 use crate::worker::requests::vector_in_row;
 use crate::worker::segments::{Sealed, SegmentError, SegmentFiles};
 use crate::worker::sessions::Sessions;
@@ -53,18 +56,6 @@ impl StartError {
     }
 }
 
-impl From<StorageError> for StartError {
-    fn from(error: StorageError) -> StartError {
-        match error {
-            StorageError::Corrupt(_) | StorageError::Missing { .. } => StartError::refused(
-                error.to_string(),
-                "Objects of the bucket were changed or removed by somebody else; bring them back from a backup.",
-            ),
-            other => StartError::Failed(other.to_string()),
-        }
-    }
-}
-
 impl From<OpenError> for StartError {
     fn from(error: OpenError) -> StartError {
         match error {
@@ -84,6 +75,7 @@ pub(crate) fn open(
     runtime: &tokio::runtime::Handle,
     control: Arc<Control>,
     signals: Arc<Signals>,
+    takeover: Option<Takeover>,
 ) -> Result<Engine, StartError> {
     let objects: Arc<dyn ObjectStore> = match &config.endpoint {
         Endpoint::Local => objects::local(&config.objects_dir())?,
@@ -97,21 +89,21 @@ pub(crate) fn open(
     };
     let facts = host.facts().map_err(StartError::host)?;
     let prefix = config.object_prefix();
-    let found = runtime.block_on(peek(&objects, &prefix))?;
-    let taken = match &found {
+    let mut store_config = Config::new(config.store_dir(), prefix.clone())
+        .memtable_bytes(config.memtable_bytes)
+        .memtable_region(RegionKind::Shared)
+        .max_pending_bytes(config.backlog_bytes);
+    let env: Arc<dyn Env> = Arc::new(SystemEnv::on(runtime.clone()));
+    let taken = match runtime.block_on(candidates(&store_config, &objects, &env))? {
         None => {
             // The new store's position cannot lie before this one.
             let position = host.position().map_err(StartError::host)?;
             keep_log(&*host, position)?;
             None
         }
-        Some(manifest) => {
-            let owner = Owner::parse(&manifest.owner).map_err(|error| {
-                StartError::refused(error.to_string(), "The bucket is not one of a KriyaDB server of this version.")
-            })?;
-            keep_log(&*host, manifest.position)?;
-            let history = check_history(&*host, &facts, manifest, &owner)?;
-            Some((manifest, owner, history))
+        Some(found) => {
+            let choice = Choice { host: &*host, runtime, objects: &objects, prefix: &prefix, facts };
+            Some(choice.choose(found, takeover)?)
         }
     };
     let log = match &taken {
@@ -122,31 +114,35 @@ pub(crate) fn open(
             let incarnation = (now / 1000) as u32;
             LogKeeper::new(Arc::clone(&host), now, incarnation, 1, None, (1, None))
         }
-        Some((manifest, owner, history)) => LogKeeper::new(
-            Arc::clone(&host),
-            history.generation + 1,
-            owner.incarnation,
-            history.sequence_ceiling,
-            Some((manifest.position, owner.replay_generation)),
-            (manifest.number + 1, Some(manifest.store_id.into_bytes())),
-        ),
+        Some(Chosen { newest, manifest, owner, history, unlogged, lossy }) => {
+            let log = LogKeeper::new(
+                Arc::clone(&host),
+                history.generation + 1,
+                owner.incarnation,
+                history.sequence_ceiling,
+                (!unlogged).then_some((manifest.position, owner.replay_generation)),
+                (newest.number + 1, Some(newest.store_id.into_bytes())),
+            );
+            log.lossy.store(*lossy || owner.lossy, Ordering::SeqCst);
+            store_config = store_config.base(manifest.nonce);
+            if *unlogged {
+                store_config = store_config.base_position(host.position().map_err(StartError::host)?);
+            }
+            log
+        }
     };
-    let store_id = found.as_ref().map_or([0; 16], |manifest| manifest.store_id.into_bytes());
+    let store_id = taken.as_ref().map_or([0; 16], |taken| taken.newest.store_id.into_bytes());
     let generation = codec::encode(&Generation { store_id });
     let logged = log.log(Kind::Generation, 0, &generation, true).map_err(StartError::host)?;
 
-    let store_config = Config::new(config.store_dir(), prefix.clone())
-        .memtable_bytes(config.memtable_bytes)
-        .memtable_region(RegionKind::Shared);
-    let env = Arc::new(SystemEnv::on(runtime.clone()));
     let choice = LogChoice::External(Arc::new(StoreLog(Arc::clone(&log))));
     let store = runtime.block_on(Store::open(store_config, Arc::clone(&objects), env, choice))?;
     log.opened();
-    if let Some((manifest, owner, _)) = &taken {
+    if let Some(Chosen { manifest, owner, unlogged: false, .. }) = &taken {
         let applied = replay(&host, runtime, &store, manifest, owner, logged.end)?;
         host.report(Level::Log, &format!("the log was replayed into the store: {applied} batches"));
     }
-    let floor = log.sequence_ceiling.load(std::sync::atomic::Ordering::SeqCst);
+    let floor = log.sequence_ceiling.load(Ordering::SeqCst);
     store.set_next_sequence(floor);
     raise_sequences(store.last_sequence(), &log).map_err(StartError::host)?;
 
@@ -168,6 +164,7 @@ pub(crate) fn open(
         views: Views::new(Arc::clone(&control)),
         sessions: Sessions::default(),
         segments: SegmentFiles::new(config.segments_dir(), objects, &prefix),
+        taken_over: taken.as_ref().map_or_else(String::new, told),
         last_error: Mutex::new(None),
         broken: AtomicBool::new(false),
         flushing: Mutex::new(()),
@@ -179,22 +176,47 @@ pub(crate) fn open(
         control,
         signals,
     };
-    load_indexes(&engine, &view)?;
+    if engine.log.lossy.load(Ordering::SeqCst) {
+        give_up_indexes(&engine, &view)?;
+    }
+    load_indexes(&engine)?;
     host.barrier().map_err(StartError::host)?;
     Ok(engine)
 }
 
-fn keep_log(host: &dyn Host, position: u64) -> Result<(), StartError> {
-    host.ensure_slot(position).map_err(|error| {
-        StartError::refused(
-            format!("the log from the store's position on cannot be kept: {error}"),
-            "The store needs the write-ahead log that follows its newest manifest.",
-        )
-    })
+/// What a takeover came to, for who ordered it.
+fn told(chosen: &Chosen) -> String {
+    let (number, newest) = (chosen.manifest.number, chosen.newest.number);
+    let whole = match (chosen.unlogged, chosen.lossy) {
+        (false, _) => "and the log behind it: nothing that this server had is lost",
+        (true, false) => "which an orderly stop left whole",
+        (true, true) => {
+            "without what was logged after it; every index on an lsm_s3 table and every lsm_hnsw index needs a REINDEX"
+        }
+    };
+    format!("the store goes on with manifest {number} of {newest}, {whole}")
+}
+
+/// After a loss nobody knows which entries are missing: every index is dropped for good and has to be made anew.
+fn give_up_indexes(engine: &Engine, view: &View) -> Result<(), StartError> {
+    let indexes = index_entries(view, view.read_sequence())?;
+    for some in indexes.keys().collect::<Vec<_>>().chunks(256) {
+        let mut batch = Batch::new();
+        for id in some {
+            batch.put(&keys::drop_mark(**id, 0), &[]);
+        }
+        engine.apply_patiently(&batch, || true).map_err(|error| StartError::failed(&error))?;
+    }
+    // Until this is durable every start does it again.
+    engine.log.lossy.store(false, Ordering::SeqCst);
+    let options = FlushOptions { clean: false, force: true };
+    let flushed = engine.runtime.block_on(engine.store.flush_with(options));
+    flushed.map(drop).map_err(|error| StartError::failed(&error))
 }
 
 /// Maps sealed segments, and makes active ones of the entries that no sealed one covers.
-fn load_indexes(engine: &Engine, view: &View) -> Result<(), StartError> {
+fn load_indexes(engine: &Engine) -> Result<(), StartError> {
+    let view = &*engine.store.view().map_err(|error| StartError::failed(&error))?;
     let trusted = engine.config.take_clean_mark();
     let fates = fates(engine).map_err(StartError::Failed)?;
     let sequence = view.read_sequence();

@@ -22,6 +22,7 @@ pub struct LogState {
     pub next: u64,
     pub flushed: u64,
     pub slot: Option<u64>,
+    pub redo: u64,
     pub next_xid: u64,
     pub system_identifier: u64,
     pub states: HashMap<u64, XidState>,
@@ -75,6 +76,10 @@ impl Host for FakeHost {
 
     fn position(&self) -> Result<u64, HostError> {
         Ok(self.lock().next)
+    }
+
+    fn redo(&self) -> Result<u64, HostError> {
+        Ok(self.lock().redo)
     }
 
     fn log(&self, records: Vec<Vec<u8>>, flush: bool) -> Result<LogRange, HostError> {
@@ -142,6 +147,7 @@ pub struct Cluster {
     pub host: Arc<FakeHost>,
     pub memtable_bytes: usize,
     pub flush_interval: Duration,
+    pub backlog_bytes: u64,
     pub worker: Option<WorkerHandle>,
 }
 
@@ -153,6 +159,7 @@ impl Cluster {
             host: FakeHost::new(),
             memtable_bytes: 4 << 20,
             flush_interval: Duration::from_secs(3600),
+            backlog_bytes: 1 << 30,
             worker: None,
         };
         cluster.start();
@@ -160,7 +167,8 @@ impl Cluster {
     }
 
     pub fn config(&self) -> WorkerConfig {
-        config(self.dir.path(), self.memtable_bytes, self.flush_interval)
+        let backlog_bytes = self.backlog_bytes;
+        WorkerConfig { backlog_bytes, ..config(self.dir.path(), self.memtable_bytes, self.flush_interval) }
     }
 
     pub fn start(&mut self) {
@@ -225,6 +233,7 @@ pub fn config(dir: &Path, memtable_bytes: usize, flush_interval: Duration) -> Wo
         prefix: "prefix".into(),
         memtable_bytes,
         flush_interval,
+        backlog_bytes: 1 << 30,
         version: "test".into(),
     }
 }

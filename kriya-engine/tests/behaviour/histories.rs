@@ -5,9 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use kriya_engine::worker::start;
-use kriya_engine::{ClientError, PollWait};
+use kriya_engine::{ClientError, PollWait, Session};
 
-use crate::cluster::{Cluster, config, finished};
+use crate::cluster::{Cluster, FakeHost, config, finished};
 
 /// Every file below a folder with its length.
 fn files(dir: &Path) -> BTreeMap<String, u64> {
@@ -52,6 +52,97 @@ fn a_bucket_whose_birth_record_is_not_in_the_log_is_refused_and_left_alone() {
     let worker = cluster.worker.take().unwrap();
     worker.stop();
     assert!(finished(&worker).is_err());
+}
+
+fn take_over(cluster: &Cluster, accept_loss: bool) -> Result<String, ClientError> {
+    Session::take_over(&cluster.socket(), accept_loss, &mut PollWait)
+}
+
+#[test]
+fn a_takeover_goes_on_with_the_newest_manifest_of_this_history_and_its_log() {
+    let mut cluster = Cluster::new();
+    let mut a = cluster.connect();
+    a.put_row(1, 1, b"flushed");
+    a.flush();
+    a.put_row(1, 2, b"logged");
+    a.commit();
+    // A base backup; the original goes on and publishes.
+    let backup = cluster.host.copy();
+    a.put_row(1, 3, b"later");
+    a.commit();
+    a.flush();
+    a.put_row(1, 1, b"overwritten later");
+    a.commit();
+    a.flush();
+    cluster.crash_worker();
+    cluster.host = backup;
+    cluster.start();
+    assert!(refused(&cluster).contains("does not belong to this server"));
+    let told = take_over(&cluster, false).unwrap();
+    assert!(told.contains("nothing that this server had is lost"), "{told}");
+    let mut b = cluster.connect();
+    assert_eq!(b.get_row(1, 1).as_deref(), Some(&b"flushed"[..]));
+    assert_eq!(b.get_row(1, 2).as_deref(), Some(&b"logged"[..]));
+    assert_eq!(b.get_row(1, 3), None);
+    b.put_row(1, 4, b"new");
+    b.commit();
+    assert!(matches!(take_over(&cluster, true), Err(ClientError::Worker { .. })), "nothing is refused any more");
+    drop(b);
+    cluster.restart_after_server_crash();
+    assert!(cluster.connect().get_row(1, 4).is_some());
+}
+
+#[test]
+fn a_bucket_of_an_orderly_stop_is_taken_over_whole_without_its_log() {
+    let mut cluster = Cluster::new();
+    let mut a = cluster.connect();
+    a.put_row(1, 1, b"row");
+    a.commit();
+    drop(a);
+    cluster.stop();
+    // As after pg_upgrade: another identity and another log, the transactions go on.
+    let upgraded = FakeHost::new();
+    upgraded.lock().system_identifier = 99;
+    upgraded.lock().next_xid = 5000;
+    cluster.host = upgraded;
+    cluster.start();
+    assert!(refused(&cluster).contains("system identifier"));
+    let told = take_over(&cluster, false).unwrap();
+    assert!(told.contains("orderly stop left whole"), "{told}");
+    assert!(cluster.connect().get_row(1, 1).is_some());
+    cluster.connect().put_row(1, 2, b"row");
+    cluster.connect().commit();
+    cluster.restart_after_server_crash();
+    assert!(cluster.connect().get_row(1, 2).is_some());
+}
+
+#[test]
+fn a_takeover_that_would_lose_something_asks_for_leave_and_one_that_would_reuse_transactions_is_refused() {
+    let mut cluster = Cluster::new();
+    let mut a = cluster.connect();
+    a.put_row(1, 1, b"flushed");
+    a.commit();
+    a.flush();
+    a.put_row(1, 2, b"logged");
+    a.commit();
+    drop(a);
+    cluster.crash_worker();
+    let reset = FakeHost::new();
+    reset.lock().next_xid = 1;
+    cluster.host = reset;
+    cluster.start();
+    refused(&cluster);
+    let told = take_over(&cluster, true);
+    let Err(ClientError::Worker { message, .. }) = told else { panic!("{told:?}") };
+    assert!(message.contains("transactions"), "{message}");
+    cluster.host.lock().next_xid = 5000;
+    let Err(ClientError::Worker { message, hint }) = take_over(&cluster, false) else { panic!("it was taken over") };
+    assert!(message.contains("would be lost") && hint.contains("accept_loss => true"), "{message} {hint}");
+    refused(&cluster);
+    let told = take_over(&cluster, true).unwrap();
+    assert!(told.contains("REINDEX"), "{told}");
+    let mut b = cluster.connect();
+    assert_eq!((b.get_row(1, 1).as_deref(), b.get_row(1, 2)), (Some(&b"flushed"[..]), None));
 }
 
 #[test]

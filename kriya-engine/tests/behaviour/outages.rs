@@ -32,6 +32,94 @@ fn while_the_object_store_is_down_rows_are_written_and_read_and_nothing_is_lost(
     }
 }
 
+/// Puts something that is no folder in the place of the objects while `during` runs.
+fn without_objects<R>(cluster: &Cluster, during: impl FnOnce() -> R) -> R {
+    let (objects, aside) = (cluster.dir.path().join("objects"), cluster.dir.path().join("away"));
+    std::fs::rename(&objects, &aside).unwrap();
+    std::fs::write(&objects, b"not a folder").unwrap();
+    let result = during();
+    std::fs::remove_file(&objects).unwrap();
+    std::fs::rename(&aside, &objects).unwrap();
+    result
+}
+
+#[test]
+fn far_more_than_the_memtables_hold_is_written_while_the_object_store_is_down_and_survives_a_crash() {
+    let mut cluster = Cluster::new();
+    cluster.stop();
+    cluster.memtable_bytes = 64 << 10;
+    cluster.start();
+    let mut a = cluster.connect();
+    let row = vec![7; 8 << 10];
+    without_objects(&cluster, || {
+        for tid in 0..200 {
+            a.put_row(1, tid, &row);
+        }
+        a.commit();
+    });
+    cluster.restart_after_server_crash();
+    let mut b = cluster.connect();
+    assert!((0..200).all(|tid| b.get_row(1, tid).as_deref() == Some(&row[..])));
+}
+
+#[test]
+fn past_the_backlog_the_log_is_let_go_from_the_local_disk_and_a_crash_then_loses_nothing() {
+    let mut cluster = Cluster::new();
+    cluster.stop();
+    (cluster.memtable_bytes, cluster.backlog_bytes) = (64 << 10, 256 << 10);
+    cluster.flush_interval = std::time::Duration::from_millis(10);
+    cluster.start();
+    let mut a = cluster.connect();
+    a.flush();
+    let row = vec![7; 8 << 10];
+    let published = cluster.host.lock().slot.unwrap();
+    let (mut tid, session) = (0, &mut a);
+    without_objects(&cluster, || {
+        eventually("the slot follows the local disk", || {
+            if cluster.host.lock().next < published + (1 << 20) {
+                session.put_row(1, tid, &row);
+                session.commit();
+                tid += 1;
+            }
+            cluster.host.lock().slot.unwrap() > published + (256 << 10)
+        });
+    });
+    assert!(cluster.host.lock().warnings.iter().any(|warning| warning.contains("lsm_s3.backlog_mb")));
+    let rows = tid;
+    // Nothing of it has reached the bucket when the server crashes, and the log is cut off at the slot.
+    cluster.crash_worker();
+    let slot = cluster.host.lock().slot.unwrap();
+    cluster.host.lock().records.retain(|record| record.start >= slot);
+    cluster.restart_after_server_crash();
+    let mut b = cluster.connect();
+    for tid in 0..rows {
+        assert_eq!(b.get_row(1, tid).as_deref(), Some(&row[..]), "row {tid} of {rows}");
+    }
+}
+
+#[test]
+fn a_checkpoint_beyond_the_store_s_position_makes_it_publish_a_fresh_one_although_nothing_was_written() {
+    let mut cluster = Cluster::new();
+    cluster.stop();
+    cluster.flush_interval = std::time::Duration::from_millis(10);
+    cluster.start();
+    let mut a = cluster.connect();
+    a.flush();
+    let before = cluster.host.lock().slot.unwrap();
+    {
+        // Somebody else fills the log, and a checkpoint passes.
+        let mut state = cluster.host.lock();
+        let far = state.next + 50_000_000;
+        (state.next, state.flushed, state.redo) = (far, far, far - 1000);
+    }
+    eventually("the slot moves on", || cluster.host.lock().slot.unwrap() > before + 40_000_000);
+    // And only once: an idle store then writes nothing more.
+    let manifest = a.session.status(&mut PollWait).unwrap().manifest;
+    a.put_row(1, 1, b"row");
+    eventually("the row is flushed", || a.session.status(&mut PollWait).unwrap().manifest > manifest);
+    assert_eq!(a.session.status(&mut PollWait).unwrap().manifest, manifest + 1);
+}
+
 #[test]
 fn when_another_server_takes_the_bucket_the_first_one_says_so_and_ends() {
     let first = Cluster::new();

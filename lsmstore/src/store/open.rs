@@ -130,6 +130,7 @@ impl Opening<'_> {
         next.nonce = nonce(&**self.env).map_err(random)?;
         next.clean = false;
         next.log = kind(self.log);
+        next.position = self.config.base_position.unwrap_or(next.position);
         let recover = next.recover.clone();
         match next.log {
             LogKind::Own => next.recover.push((next.epoch, 0)),

@@ -1,0 +1,120 @@
+//! The thread that brings to the object store what is durable on the local disk, and what happens while it cannot.
+//!
+//! Flushes and merges do not wait for it. The log's slot follows what was published; past the backlog that the settings
+//! allow it follows the local disk instead, so that the log does not fill it up, and writers wait.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use lsmstore::FlushError;
+
+use crate::worker::engine::Engine;
+use crate::worker::host::Level;
+
+/// How long the thread sleeps when nobody wakes it.
+const IDLE: Duration = Duration::from_secs(60);
+/// Pause after a failed attempt, doubled up to the second.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// How often a failure that goes on is told again.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// Publishes until the worker ends.
+pub(crate) fn publish_forever(engine: &Engine) {
+    let mut failing: Option<Failing> = None;
+    while engine.signals.working() {
+        engine.signals.publishing.wait(failing.as_ref().map_or(IDLE, |failing| failing.pause));
+        if failing.is_none() && !engine.store.wants_publish() {
+            continue;
+        }
+        let Some(published) = engine.unless_ending(engine.store.publish()) else { break };
+        match published {
+            Ok(_) => {
+                if failing.take().is_some() {
+                    engine.host.report(Level::Log, "the object store is back; everything on the local disk is in it");
+                    engine.forget_complaint();
+                }
+            }
+            Err(error @ FlushError::Unusable(_)) => {
+                engine.complain(format!("publishing failed: {error}"));
+                engine.signals.ending.wake();
+                break;
+            }
+            Err(error) => {
+                Failing::note(&mut failing, engine, &error.to_string());
+                follow_the_local_disk(engine);
+            }
+        }
+    }
+}
+
+/// An object store that does not do as asked.
+struct Failing {
+    pause: Duration,
+    told: Instant,
+}
+
+impl Failing {
+    fn note(failing: &mut Option<Failing>, engine: &Engine, error: &str) {
+        let message = format!("the object store cannot be written to: {error}");
+        match failing {
+            None => {
+                engine.complain(message);
+                *failing = Some(Failing { pause: RETRY.0, told: Instant::now() });
+            }
+            Some(failing) => {
+                failing.pause = (failing.pause * 2).min(RETRY.1);
+                if failing.told.elapsed() >= AGAIN {
+                    engine.complain(message);
+                    failing.told = Instant::now();
+                }
+            }
+        }
+    }
+}
+
+/// Lets the log go before the local manifest's position, if more than the backlog lies behind the published one.
+pub(crate) fn follow_the_local_disk(engine: &Engine) {
+    let published = engine.store.manifest().position;
+    let Ok(now) = engine.host.position() else { return };
+    if now.saturating_sub(published) <= engine.config.backlog_bytes {
+        return;
+    }
+    let local = engine.runtime.block_on(engine.store.local_manifest()).position;
+    if local <= published {
+        return;
+    }
+    match engine.log.let_go(local) {
+        Ok(true) => {}
+        Ok(false) => return,
+        Err(error) => {
+            engine.complain(format!("letting the log go failed: {error}"));
+            return;
+        }
+    }
+    let message = "more of the log than lsm_s3.backlog_mb waits for the object store: it is let go, and what is not in \
+                   the bucket is on this server's disk alone; a standby or a base backup needs the log's archive now";
+    engine.host.report(Level::Warning, message);
+}
+
+impl Engine {
+    /// Runs a job, unless the worker comes to its end meanwhile: whatever the job waits for is then given up.
+    pub(crate) fn unless_ending<T>(&self, job: impl Future<Output = T>) -> Option<T> {
+        let ending = async {
+            while self.signals.working() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                done = job => Some(done),
+                () = ending => None,
+            }
+        })
+    }
+
+    /// What was complained of is over.
+    pub(crate) fn forget_complaint(&self) {
+        *self.last_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+    }
+}
