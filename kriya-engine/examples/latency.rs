@@ -65,6 +65,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         bucket: "b".into(),
         prefix: String::new(),
         memtable_bytes: 64 << 20,
+        lease: None,
         backlog_bytes: 1 << 30,
         flush_interval: Duration::from_secs(5),
         version: "latency".into(),

@@ -77,6 +77,19 @@ impl MainThread {
     }
 }
 
+/// Moves the slot, and lets base backups know of it.
+///
+/// # Safety
+/// The main thread, which holds no other slot.
+unsafe fn keep_slot(position: u64) -> bool {
+    // SAFETY: the caller's promise.
+    let kept = unsafe { glue::kriya_slot_keep(position) };
+    if let Err(error) = crate::slot::remember() {
+        warning!("{}: the replication slot's file could not be copied: {error}", crate::worker::NAME);
+    }
+    kept
+}
+
 fn ended() -> HostError {
     HostError::new("the server process that keeps the log has ended")
 }
@@ -201,7 +214,7 @@ impl Host for MainThread {
 
     fn ensure_slot(&self, position: u64) -> Result<(), HostError> {
         // SAFETY: the main thread, which holds no other slot.
-        let kept = self.run(move || unsafe { glue::kriya_slot_keep(position) })?;
+        let kept = self.run(move || unsafe { keep_slot(position) })?;
         self.kept_from.store(position, Ordering::Relaxed);
         if kept {
             return Ok(());
@@ -215,7 +228,7 @@ impl Host for MainThread {
 
     fn advance_slot(&self, position: u64) -> Result<(), HostError> {
         // SAFETY: as above.
-        self.run(move || unsafe { glue::kriya_slot_keep(position) })?;
+        self.run(move || unsafe { keep_slot(position) })?;
         self.kept_from.store(position, Ordering::Relaxed);
         Ok(())
     }

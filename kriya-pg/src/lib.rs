@@ -13,6 +13,7 @@ mod index;
 mod monitor;
 mod session;
 mod settings;
+mod slot;
 mod table;
 pub mod types;
 mod worker;
@@ -49,6 +50,9 @@ pub extern "C-unwind" fn _PG_init() {
         unsafe { (pg_sys::process_shared_preload_libraries_in_progress, pg_sys::IsBinaryUpgrade) };
     if preloading && !upgrading {
         PRELOADED.store(true, Ordering::Relaxed);
+        if let Err(error) = slot::restore() {
+            warning!("replication slot lsm_s3 could not be restored: {error}");
+        }
         worker::register();
     }
 }

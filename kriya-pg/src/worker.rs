@@ -93,6 +93,7 @@ fn configuration() -> Result<WorkerConfig, String> {
         prefix: settings::text(&settings::PREFIX),
         memtable_bytes: megabytes << 20,
         flush_interval: Duration::from_millis(interval),
+        lease: None,
         backlog_bytes: u64::try_from(settings::BACKLOG_MB.get()).map_err(|e| e.to_string())? << 20,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     })

@@ -13,6 +13,7 @@ use crate::worker::WorkerConfig;
 use crate::worker::counters::{CounterError, Counters, MAX_WRITES, reserve_sequences};
 use crate::worker::host::{Host, Level};
 use crate::worker::indexes::Indexes;
+use crate::worker::lease::Tenancy;
 use crate::worker::owner::LogKeeper;
 use crate::worker::segments::SegmentFiles;
 use crate::worker::sessions::Sessions;
@@ -52,6 +53,7 @@ pub(crate) struct Signals {
     pub flushing: Signal,
     pub merging: Signal,
     pub publishing: Signal,
+    pub tenancy: Signal,
     pub linking: Signal,
     pub sealing: Signal,
     /// The worker's first thread: stop, or a store that has become unusable.
@@ -82,7 +84,9 @@ impl Signals {
             let mut ending = self.how.lock().unwrap_or_else(PoisonError::into_inner);
             *ending = (*ending).max(how);
         }
-        for signal in [&self.flushing, &self.merging, &self.publishing, &self.linking, &self.sealing, &self.ending] {
+        for signal in
+            [&self.flushing, &self.merging, &self.publishing, &self.tenancy, &self.linking, &self.sealing, &self.ending]
+        {
             signal.wake();
         }
     }
@@ -131,6 +135,8 @@ pub(crate) struct Engine {
     pub sessions: Sessions,
     pub segments: SegmentFiles,
     pub signals: Arc<Signals>,
+    /// The bucket's lease, if it needs one.
+    pub tenancy: Option<Tenancy>,
     /// What became of the takeover that this worker began with.
     pub taken_over: String,
     pub last_error: Mutex<Option<String>>,

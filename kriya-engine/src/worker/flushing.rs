@@ -15,6 +15,8 @@ use crate::worker::publishing::follow_the_local_disk;
 
 /// Log that may pile up behind the newest position before a manifest is made for that reason alone.
 const LOG_AHEAD: u64 = 256 << 20;
+/// How often the flushing thread looks whether a checkpoint has passed the store's position.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long the merging thread sleeps when nobody wakes it.
 const IDLE: Duration = Duration::from_secs(60);
 /// Pause after a failed flush, doubled up to the second.
@@ -26,7 +28,7 @@ pub(crate) fn flush_forever(engine: &Engine) {
     let (mut due, mut pause) = (Instant::now() + interval, RETRY.0);
     while engine.signals.working() {
         let wait = due.saturating_duration_since(Instant::now());
-        engine.signals.flushing.wait(wait);
+        engine.signals.flushing.wait(wait.min(LOOK));
         if !engine.signals.working() {
             break;
         }
@@ -35,10 +37,13 @@ pub(crate) fn flush_forever(engine: &Engine) {
         let flushed = {
             let _one = engine.flushing.lock().unwrap_or_else(PoisonError::into_inner);
             let now = engine.signals.flush_now.swap(false, Ordering::Relaxed);
-            if !on_time && !now && !engine.store.wants_flush() {
+            let position = engine.runtime.block_on(engine.store.local_manifest()).position;
+            // The server goes on without the log before its redo position, and a base backup begins there.
+            let passed = engine.host.redo().is_ok_and(|redo| redo > position);
+            if !on_time && !now && !passed && !engine.store.wants_flush() {
                 continue;
             }
-            flush_once(engine, now)
+            flush_once(engine, now || passed, position)
         };
         match flushed {
             Ok(()) => {
@@ -73,13 +78,10 @@ pub(crate) fn merge_forever(engine: &Engine) {
     }
 }
 
-fn flush_once(engine: &Engine, force: bool) -> Result<(), FlushError> {
-    let position = engine.runtime.block_on(engine.store.local_manifest()).position;
+fn flush_once(engine: &Engine, force: bool, position: u64) -> Result<(), FlushError> {
     // Without an answer a flush happens when something was written, which is soon enough.
     let behind = engine.host.position().is_ok_and(|now| now.saturating_sub(position) > LOG_AHEAD);
-    // A checkpoint would let the log before its redo position go, and a base backup would begin there.
-    let passed = engine.host.redo().is_ok_and(|redo| redo > position);
-    let options = FlushOptions { clean: false, force: force || behind || passed };
+    let options = FlushOptions { clean: false, force: force || behind };
     engine.runtime.block_on(engine.store.flush_local(options))?;
     Ok(())
 }

@@ -15,6 +15,7 @@ mod flushing;
 mod history;
 mod host;
 mod indexes;
+mod lease;
 mod owner;
 mod publishing;
 mod replay;
@@ -92,6 +93,8 @@ pub struct WorkerConfig {
     /// What may wait for an object store that is slow or down: bytes of tables on the local disk, then writers wait; bytes
     /// of log, then it is kept from the local disk's position on only.
     pub backlog_bytes: u64,
+    /// For a bucket that other servers can reach: how often this one says in it that it uses it. `None`: never.
+    pub lease: Option<Duration>,
     /// Version of the build, for the status.
     pub version: String,
 }
@@ -304,6 +307,7 @@ fn serve(engine: Arc<Engine>, socket: &Path) -> Result<(), WorkerError> {
     let spawned = spawn("kriya-flush", flushing::flush_forever)
         .and_then(|()| spawn("kriya-merge", flushing::merge_forever))
         .and_then(|()| spawn("kriya-publish", publishing::publish_forever))
+        .and_then(|()| spawn("kriya-lease", lease::keep_forever))
         .and_then(|()| spawn("kriya-link", sealing::link_forever))
         .and_then(|()| spawn("kriya-seal", sealing::seal_forever));
     engine.control.set_state(State::Serving);
@@ -337,6 +341,9 @@ fn serve(engine: Arc<Engine>, socket: &Path) -> Result<(), WorkerError> {
     if !engine.signals.abrupt() && ended.is_ok() {
         let closed = engine.runtime.block_on(engine.store.clone().close());
         closed.map_err(WorkerError::new)?;
+        if let Some(tenancy) = &engine.tenancy {
+            tenancy.give_up(&engine.runtime);
+        }
         let mark = engine.config.clean_mark();
         File::create(&mark).and_then(|file| file.sync_all()).map_err(WorkerError::new)?;
     }

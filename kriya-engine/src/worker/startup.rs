@@ -25,6 +25,7 @@ use crate::worker::flushing::fates;
 use crate::worker::history::{Choice, Chosen, Takeover, keep_log};
 use crate::worker::host::{Host, Level};
 use crate::worker::indexes::{Index, Indexes};
+use crate::worker::lease::Tenancy;
 use crate::worker::owner::{LogKeeper, StoreLog};
 use crate::worker::replay::replay;
 use crate::worker::requests::vector_in_row;
@@ -106,6 +107,17 @@ pub(crate) fn open(
             Some(choice.choose(found, takeover)?)
         }
     };
+    let tenancy = match config.lease {
+        Some(interval) => {
+            let tenancy = Tenancy::new(Arc::clone(&objects), &prefix, &config.dir, interval);
+            let tenancy = tenancy.map_err(|error| StartError::failed(&error))?;
+            if takeover.is_none() {
+                tenancy.wait_for_it(&*host, runtime, &signals)?;
+            }
+            Some(tenancy)
+        }
+        None => None,
+    };
     let log = match &taken {
         None => {
             // Generations of an earlier bucket may still write into the log: the clock is ahead of all of them.
@@ -164,6 +176,7 @@ pub(crate) fn open(
         views: Views::new(Arc::clone(&control)),
         sessions: Sessions::default(),
         segments: SegmentFiles::new(config.segments_dir(), objects, &prefix),
+        tenancy,
         taken_over: taken.as_ref().map_or_else(String::new, told),
         last_error: Mutex::new(None),
         broken: AtomicBool::new(false),

@@ -148,6 +148,7 @@ pub struct Cluster {
     pub memtable_bytes: usize,
     pub flush_interval: Duration,
     pub backlog_bytes: u64,
+    pub lease: Option<Duration>,
     pub worker: Option<WorkerHandle>,
 }
 
@@ -160,6 +161,7 @@ impl Cluster {
             memtable_bytes: 4 << 20,
             flush_interval: Duration::from_secs(3600),
             backlog_bytes: 1 << 30,
+            lease: None,
             worker: None,
         };
         cluster.start();
@@ -167,8 +169,8 @@ impl Cluster {
     }
 
     pub fn config(&self) -> WorkerConfig {
-        let backlog_bytes = self.backlog_bytes;
-        WorkerConfig { backlog_bytes, ..config(self.dir.path(), self.memtable_bytes, self.flush_interval) }
+        let (backlog_bytes, lease) = (self.backlog_bytes, self.lease);
+        WorkerConfig { backlog_bytes, lease, ..config(self.dir.path(), self.memtable_bytes, self.flush_interval) }
     }
 
     pub fn start(&mut self) {
@@ -234,6 +236,7 @@ pub fn config(dir: &Path, memtable_bytes: usize, flush_interval: Duration) -> Wo
         memtable_bytes,
         flush_interval,
         backlog_bytes: 1 << 30,
+        lease: None,
         version: "test".into(),
     }
 }

@@ -144,6 +144,41 @@ fn when_another_server_takes_the_bucket_the_first_one_says_so_and_ends() {
 }
 
 #[test]
+fn a_copy_beside_a_running_server_leaves_the_bucket_alone_until_that_one_is_gone() {
+    let mut first = Cluster::new();
+    first.stop();
+    first.lease = Some(std::time::Duration::from_millis(200));
+    first.start();
+    let mut a = first.connect();
+    a.put_row(1, 1, b"row");
+    a.commit();
+    a.flush();
+    // The copy has the same history and the same bucket.
+    let mut second = Cluster::new();
+    second.worker = None;
+    (second.host, second.lease) = (first.host.copy(), first.lease);
+    std::fs::remove_dir_all(second.dir.path()).unwrap();
+    std::fs::create_dir(second.dir.path()).unwrap();
+    std::os::unix::fs::symlink(first.dir.path().join("objects"), second.dir.path().join("objects")).unwrap();
+    let manifest = a.session.status(&mut PollWait).unwrap().manifest;
+    second.start();
+    let Err(ClientError::Refused { message, hint }) = second.try_connect() else { panic!("it was not refused") };
+    assert!(message.contains("in use by the server at") && hint.contains("lsm_s3.prefix"), "{message} {hint}");
+    second.worker = None;
+    a.put_row(1, 2, b"row");
+    a.commit();
+    a.flush();
+    assert_eq!(a.session.status(&mut PollWait).unwrap().manifest, manifest + 1, "nobody else wrote a manifest");
+    // It comes back to its folder at once; the copy is let in when it has been silent for a while.
+    first.restart_after_worker_crash();
+    assert!(first.connect().get_row(1, 2).is_some());
+    first.crash_worker();
+    second.host = first.host.copy();
+    second.start();
+    assert!(second.connect().get_row(1, 2).is_some());
+}
+
+#[test]
 fn rows_of_a_dropped_table_go_with_a_merge_and_those_of_others_stay() {
     let mut cluster = Cluster::new();
     cluster.stop();

@@ -12,13 +12,18 @@
 #include "access/xlog_internal.h"
 #include "access/xloginsert.h"
 #include "access/xlogreader.h"
+#if PG_VERSION_NUM >= 150000
+#include "access/xlogrecovery.h"
+#endif
 #include "access/xlogutils.h"
 #include "catalog/pg_control.h"
+#include "common/archive.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "replication/slot.h"
 #include "storage/bufmgr.h"
 #include "storage/condition_variable.h"
+#include "storage/fd.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "storage/lwlock.h"
@@ -62,6 +67,57 @@ kriya_log_timeline(void)
 #endif
 }
 
+static bool
+log_is_archived(void)
+{
+	return recoveryRestoreCommand != NULL && recoveryRestoreCommand[0] != '\0';
+}
+
+/*
+ * Opens a segment of the log. One that is not in pg_wal any more (a restored base backup has only its own) is fetched
+ * by restore_command into our folder; its name is gone again as soon as it is open.
+ */
+static void
+open_segment(XLogReaderState *reader, XLogSegNo segment, TimeLineID *timeline)
+{
+	char		path[MAXPGPATH];
+	char		name[MAXFNAMELEN];
+	char	   *command;
+	struct stat found;
+	int			status;
+
+	XLogFilePath(path, *timeline, segment, wal_segment_size);
+	reader->seg.ws_file = BasicOpenFile(path, O_RDONLY | PG_BINARY);
+	if (reader->seg.ws_file >= 0)
+		return;
+	XLogFileName(name, *timeline, segment, wal_segment_size);
+	if (errno != ENOENT || !log_is_archived())
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("write-ahead log segment %s could not be opened: %m", name),
+				 errhint("Bring it back into pg_wal, or set restore_command so that it is fetched from the archive.")));
+	snprintf(path, sizeof(path), "kriya/%s", name);
+	if (unlink(path) != 0 && errno != ENOENT)
+		ereport(ERROR, (errcode_for_file_access(), errmsg("could not remove file \"%s\": %m", path)));
+	command = BuildRestoreCommand(recoveryRestoreCommand, path, name, name);
+	fflush(NULL);
+	status = command == NULL ? -1 : system(command);
+	reader->seg.ws_file = status == 0 ? BasicOpenFile(path, O_RDONLY | PG_BINARY) : -1;
+	if (reader->seg.ws_file < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FILE),
+				 errmsg("write-ahead log segment %s is neither in pg_wal nor to be had by restore_command", name)));
+	unlink(path);
+	if (fstat(reader->seg.ws_file, &found) != 0 || found.st_size != wal_segment_size)
+	{
+		close(reader->seg.ws_file);
+		reader->seg.ws_file = -1;
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("write-ahead log segment %s came from the archive in the wrong size", name)));
+	}
+}
+
 /*
  * Reads records from `from` on, which must be the start or the end of a record, and hands those with our magic to
  * `each`. Stops at or behind `upto`, or when `each` returns false. Returns where the next read would start. The
@@ -92,7 +148,7 @@ kriya_log_read(uint64 from, uint64 upto, const char *magic, uint32 magic_length,
 	old = MemoryContextSwitchTo(mine);
 	reader = XLogReaderAllocate(wal_segment_size, NULL,
 								XL_ROUTINE(.page_read = page_read,
-										   .segment_open = &wal_segment_open,
+										   .segment_open = &open_segment,
 										   .segment_close = &wal_segment_close),
 								private_pointer);
 	if (reader == NULL)
@@ -166,8 +222,8 @@ slot_create(void)
 
 /*
  * Makes the slot keep the log from `position` on; creates it, or makes it anew where it was invalidated. Set under
- * ReplicationSlotAllocationLock, then the oldest segment is looked at: true if the log from `position` is still there.
- * Nobody stays the slot's owner.
+ * ReplicationSlotAllocationLock, then the oldest segment is looked at: true if the log from `position` is still there,
+ * or may be in an archive. Nobody stays the slot's owner.
  */
 bool
 kriya_slot_keep(uint64 position)
@@ -207,7 +263,7 @@ kriya_slot_keep(uint64 position)
 	ReplicationSlotRelease();
 
 	XLByteToSeg(position, segment, wal_segment_size);
-	return XLogGetLastRemovedSegno() < segment;
+	return XLogGetLastRemovedSegno() < segment || log_is_archived();
 }
 
 /* 0: the log from `position` is kept; 1: it is kept for the slot alone (flush soon); 2: it is gone. */

@@ -6,6 +6,7 @@
 mod a_server_is_made_stopped_killed_and_started_again;
 mod as_typed;
 mod crash;
+mod histories;
 mod knn;
 mod sessions;
 mod support;

@@ -53,6 +53,15 @@ pub fn value(client: &mut Client, sql: &str) -> String {
     rows.into_iter().next().unwrap_or_default()
 }
 
+/// Asks until the answer is yes.
+pub fn eventually(what: &str, mut right: impl FnMut() -> bool) {
+    let began = std::time::Instant::now();
+    while !right() {
+        assert!(began.elapsed() < std::time::Duration::from_secs(60), "it never happened: {what}");
+        std::thread::yield_now();
+    }
+}
+
 /// SQLSTATE and message of a statement that must fail.
 pub fn failure(client: &mut Client, sql: &str) -> (String, String) {
     match client.batch_execute(sql) {
