@@ -255,6 +255,8 @@ pub struct Status {
     pub memtable_bytes: u64,
     /// Full memtables that wait to be flushed.
     pub frozen_memtables: u64,
+    /// Bytes of tables that are on the local disk and not in the object store yet.
+    pub pending_bytes: u64,
     /// Per level: number of tables and their bytes.
     pub levels: Vec<LevelStatus>,
     /// Sessions connected.

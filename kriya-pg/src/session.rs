@@ -266,9 +266,19 @@ fn announce(backend: &mut Backend, xid: u64) {
 
 /// Repeats a request while the worker says that the store is full.
 fn patiently<R>(mut request: impl FnMut() -> Option<R>) -> R {
+    let (began, mut told) = (Instant::now(), false);
     loop {
         if let Some(result) = request() {
             return result;
+        }
+        if !told && began.elapsed() > Duration::from_secs(1) {
+            told = true;
+            ereport!(
+                PgLogLevel::NOTICE,
+                PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+                "waiting until the storage worker has room again: what was written before is not in the object store yet",
+                "lsm_s3_status() tells what is in the way; lsm_s3.backlog_mb is how much may wait on the local disk."
+            );
         }
         nap(Duration::from_millis(5));
     }

@@ -135,6 +135,8 @@ pub(crate) struct Engine {
     pub sessions: Sessions,
     pub segments: SegmentFiles,
     pub signals: Arc<Signals>,
+    /// The slot follows the local disk because the object store is away.
+    pub log_let_go: AtomicBool,
     /// The bucket's lease, if it needs one.
     pub tenancy: Option<Tenancy>,
     /// What became of the takeover that this worker began with.

@@ -4,6 +4,7 @@
 //! allow it follows the local disk instead, so that the log does not fill it up, and writers wait.
 
 use std::future::Future;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use lsmstore::FlushError;
@@ -29,6 +30,7 @@ pub(crate) fn publish_forever(engine: &Engine) {
         let Some(published) = engine.unless_ending(engine.store.publish()) else { break };
         match published {
             Ok(_) => {
+                engine.log_let_go.store(false, Ordering::Relaxed);
                 if failing.take().is_some() {
                     engine.host.report(Level::Log, "the object store is back; everything on the local disk is in it");
                     engine.forget_complaint();
@@ -84,8 +86,9 @@ pub(crate) fn follow_the_local_disk(engine: &Engine) {
         return;
     }
     match engine.log.let_go(local) {
-        Ok(true) => {}
-        Ok(false) => return,
+        // Told once for each outage: publishing takes it back.
+        Ok(true) if !engine.log_let_go.swap(true, Ordering::Relaxed) => {}
+        Ok(_) => return,
         Err(error) => {
             engine.complain(format!("letting the log go failed: {error}"));
             return;

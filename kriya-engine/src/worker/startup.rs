@@ -176,6 +176,7 @@ pub(crate) fn open(
         views: Views::new(Arc::clone(&control)),
         sessions: Sessions::default(),
         segments: SegmentFiles::new(config.segments_dir(), objects, &prefix),
+        log_let_go: AtomicBool::new(false),
         tenancy,
         taken_over: taken.as_ref().map_or_else(String::new, told),
         last_error: Mutex::new(None),

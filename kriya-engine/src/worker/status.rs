@@ -42,6 +42,7 @@ pub(crate) fn status(engine: &Engine) -> Status {
         sequence: stats.last_sequence,
         memtable_bytes: stats.active_bytes + stats.frozen_bytes,
         frozen_memtables: stats.frozen,
+        pending_bytes: stats.pending_bytes,
         levels: (stats.levels.iter())
             .map(|level| LevelStatus { tables: level.tables, bytes: level.object_bytes })
             .collect(),

@@ -1,7 +1,8 @@
 //! An object store that fails, a bucket that another server takes, tables that were dropped.
 
 use kriya_engine::catalogue::{CatalogueEntry, TableEntry};
-use kriya_engine::{ClientError, PollWait, keys};
+use kriya_engine::{ClientError, PollWait, Written, keys};
+use lsmstore::Batch;
 
 use crate::cluster::{Cluster, FakeHost, eventually, finished};
 
@@ -76,12 +77,21 @@ fn past_the_backlog_the_log_is_let_go_from_the_local_disk_and_a_crash_then_loses
     let (mut tid, session) = (0, &mut a);
     without_objects(&cluster, || {
         eventually("the slot follows the local disk", || {
-            if cluster.host.lock().next < published + (1 << 20) {
-                session.put_row(1, tid, &row);
+            let mut batch = Batch::new();
+            batch.put(&keys::row(1, tid), &row);
+            let generation = session.session.generation();
+            // Busy: tables of that size wait already.
+            if let Written::At(first) = session.session.write(generation, &batch, &[], &mut PollWait).unwrap() {
+                session.log(&batch, first);
                 session.commit();
                 tid += 1;
+            } else {
+                // The log of somebody else's goes on.
+                let mut state = cluster.host.lock();
+                state.next += 10_000;
+                state.flushed = state.next;
             }
-            cluster.host.lock().slot.unwrap() > published + (256 << 10)
+            cluster.host.lock().slot.unwrap() > published
         });
     });
     assert!(cluster.host.lock().warnings.iter().any(|warning| warning.contains("lsm_s3.backlog_mb")));

@@ -8,6 +8,7 @@ mod as_typed;
 mod crash;
 mod histories;
 mod knn;
+mod outages;
 mod sessions;
 mod support;
 mod twins;

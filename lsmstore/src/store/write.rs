@@ -128,6 +128,10 @@ impl Inner {
 
     /// Makes room, writes and publishes.
     pub(super) fn insert(&self, writer: &mut Writer, batch: &Batch, first: u64, last: u64) -> Result<(), WriteError> {
+        let (pending, limit) = (self.pending_bytes.load(Ordering::Acquire), self.config.max_pending_bytes);
+        if pending > limit {
+            return Err(WriteError::Behind { bytes: pending, limit });
+        }
         let room = writer.heights.room(batch);
         if !writer.active.has(room.bytes) {
             self.make_room(writer, room.bytes)?;
@@ -149,10 +153,6 @@ impl Inner {
 
     /// Goes on in a memtable that has room for `bytes`, unless too many wait for a flush.
     pub(super) fn make_room(&self, writer: &mut Writer, bytes: usize) -> Result<(), WriteError> {
-        let (pending, limit) = (self.pending_bytes.load(Ordering::Acquire), self.config.max_pending_bytes);
-        if pending > limit && writer.active.table().entries() > 0 {
-            return Err(WriteError::Behind { bytes: pending, limit });
-        }
         let frozen = writer.frozen.len();
         if frozen >= self.config.max_frozen && writer.active.table().entries() > 0 {
             return Err(WriteError::Full { frozen });
