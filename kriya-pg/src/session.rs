@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use kriya_engine::catalogue::IndexDescription;
 use kriya_engine::record::{self, RecordHead};
 use kriya_engine::{Check, ClientError, IndexDefinition, Interrupted, Session, Wait, Written};
-use lsmstore::{Batch, View};
+use lsmstore::{Batch, View, fail};
 use pgrx::prelude::*;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
@@ -262,6 +262,7 @@ fn announce(backend: &mut Backend, xid: u64) {
     let incarnation = with_backend(backend, |session, _| Ok(session.incarnation()));
     log(record::Kind::Announce, generation, 0, xid, incarnation, &[]);
     backend.transaction.announced.push(xid);
+    fail::point("after-announce");
 }
 
 /// Repeats a request while the worker says that the store is full.
@@ -284,6 +285,14 @@ fn patiently<R>(mut request: impl FnMut() -> Option<R>) -> R {
     }
 }
 
+/// Logs what was acknowledged.
+fn log_batch(backend: &mut Backend, generation: u64, first: u64, xid: u64, batch: &Batch) {
+    fail::point("after-ack");
+    let incarnation = with_backend(backend, |session, _| Ok(session.incarnation()));
+    log(record::Kind::Batch, generation, first, xid, incarnation, &batch.encode());
+    fail::point("after-log");
+}
+
 fn write_now(backend: &mut Backend, xid: u64, batch: &Batch, checks: &[Check]) -> bool {
     announce(backend, xid);
     let generation = write_generation(backend);
@@ -294,8 +303,7 @@ fn write_now(backend: &mut Backend, xid: u64, batch: &Batch, checks: &[Check]) -
             Written::Busy => None,
         });
     let Some(first) = first else { return false };
-    let incarnation = with_backend(backend, |session, _| Ok(session.incarnation()));
-    log(record::Kind::Batch, generation, first, xid, incarnation, &batch.encode());
+    log_batch(backend, generation, first, xid, batch);
     true
 }
 
@@ -332,8 +340,7 @@ pub fn write_composed<R>(
                 Composed::Busy => None,
             });
         if let Some((batch, first)) = written {
-            let incarnation = with_backend(backend, |session, _| Ok(session.incarnation()));
-            log(record::Kind::Batch, generation, first, xid, incarnation, &batch.encode());
+            log_batch(backend, generation, first, xid, &batch);
         }
         result
     })
@@ -488,6 +495,7 @@ pub fn before_commit() {
     // A request that was cancelled under a savepoint has broken the connection: another one to the same worker is as
     // good. Before the lock, for a new worker serves only when nobody holds it.
     BACKEND.with_borrow_mut(write_generation);
+    fail::point("before-commit-check");
     // SAFETY: inside a transaction, which releases the lock at its end.
     unsafe { glue::kriya_commit_lock(false) };
     let same = BACKEND.with_borrow(|backend| {
@@ -496,6 +504,7 @@ pub fn before_commit() {
     if !same {
         raise(restarted());
     }
+    fail::point("after-commit-check");
 }
 
 /// Runs a callback of the end of a (sub)transaction. A process that is told to exit while it waits for the worker comes

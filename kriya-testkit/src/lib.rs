@@ -8,11 +8,13 @@
 #![forbid(unsafe_code)]
 
 mod account;
+pub mod campaign;
 mod conversation;
 mod error;
 mod folder;
 mod installation;
 mod process;
+mod processes;
 mod running;
 mod server;
 
@@ -22,5 +24,7 @@ pub use error::Error;
 pub use folder::ServerFolder;
 pub use installation::{Installation, home};
 pub use postgres;
+pub use processes::ServerProcess;
 pub use running::LeftRunning;
+pub use rustix::process::Signal;
 pub use server::{Builder, Postgres, StopMode};

@@ -7,6 +7,7 @@
 //! After a kill, processes of the dead server may hold its shared memory for a moment; Postgres refuses to start over
 //! them, and [`Postgres::start`] tries again until they are gone.
 
+use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
@@ -23,6 +24,7 @@ use crate::error::Error;
 use crate::folder::ServerFolder;
 use crate::installation::Installation;
 use crate::process;
+use crate::processes::ServerProcess;
 
 /// How long a server may take to come up or go down before it is called stuck.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -43,6 +45,8 @@ pub enum StopMode {
 pub struct Builder {
     installation: Installation,
     settings: Vec<(String, String)>,
+    environment: Vec<(OsString, OsString)>,
+    initdb: Vec<String>,
     library: bool,
     durable: bool,
     stays: bool,
@@ -55,6 +59,20 @@ impl Builder {
     #[must_use]
     pub fn setting(mut self, name: &str, value: &str) -> Builder {
         self.settings.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Sets a variable in the environment of the server's processes.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: impl Into<OsString>) -> Builder {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Adds an argument for `initdb`, for example `--wal-segsize=1`.
+    #[must_use]
+    pub fn initdb(mut self, argument: &str) -> Builder {
+        self.initdb.push(argument.to_owned());
         self
     }
 
@@ -127,6 +145,8 @@ impl Postgres {
         Builder {
             installation: installation.clone(),
             settings: Vec::new(),
+            environment: Vec::new(),
+            initdb: Vec::new(),
             library: true,
             durable: false,
             stays: false,
@@ -224,6 +244,32 @@ impl Postgres {
         self.wait_for_end()
     }
 
+    /// Kills the postmaster and all its processes at once, as when the machine loses power, and waits until they are
+    /// gone. What they had written to files stays.
+    ///
+    /// # Errors
+    /// [`Error::NotReady`] if it does not end in time.
+    pub fn kill_all(&mut self) -> Result<(), Error> {
+        // Stopped, the postmaster makes no new processes meanwhile.
+        self.signal(Signal::STOP);
+        let processes = self.processes();
+        for process in &processes {
+            process.signal(Signal::KILL);
+        }
+        self.signal(Signal::KILL);
+        self.wait_for_end()?;
+        let begin = Instant::now();
+        while processes.iter().any(ServerProcess::is_alive) && begin.elapsed() < PATIENCE {
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        Ok(())
+    }
+
+    /// The processes that the postmaster has started and that are alive.
+    pub fn processes(&self) -> Vec<ServerProcess> {
+        self.pid().map(ServerProcess::children_of).unwrap_or_default()
+    }
+
     /// Stops it orderly and starts it again.
     ///
     /// # Errors
@@ -249,6 +295,7 @@ impl Postgres {
         }
         let mut initdb = process::command(&self.account, &self.asked.installation.program("initdb"));
         initdb.arg("-D").arg(&data).args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"]);
+        initdb.args(&self.asked.initdb);
         if !self.asked.durable {
             initdb.arg("--no-sync");
         }
@@ -309,6 +356,7 @@ impl Postgres {
         let errors = log.try_clone().map_err(|e| Error::io("opening", &path, e))?;
         let mut command = process::command(&self.account, &self.asked.installation.program("postgres"));
         command.arg("-D").arg(self.folder.data()).stdout(log).stderr(errors);
+        command.envs(self.asked.environment.iter().map(|(name, value)| (name, value)));
         if self.asked.stays {
             // Its own process group: Ctrl-C in the terminal that started it is not for it.
             command.process_group(0);

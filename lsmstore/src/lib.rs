@@ -33,6 +33,7 @@ mod codec;
 mod config;
 mod env;
 mod error;
+pub mod fail;
 mod key;
 mod log;
 mod manifest;

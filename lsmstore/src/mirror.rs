@@ -13,6 +13,7 @@ use object_store::ObjectStore;
 
 use crate::env::{Env, blocking};
 use crate::error::{Corruption, StorageError};
+use crate::fail;
 use crate::object::{self, Names};
 use crate::sstable::read::Table;
 use crate::sstable::transcode::{TranscodeError, mirror_of, verify};
@@ -62,6 +63,7 @@ impl Mirror {
             if filled.is_some() {
                 file.append(&buffer).and_then(|()| file.sync()).map_err(StorageError::local(&aside))?;
                 self.env.rename(&aside, path).map_err(StorageError::local(path))?;
+                fail::point("after-mirror-rename");
                 self.env.sync_dir(&self.dir).map_err(StorageError::local(&self.dir))?;
             } else {
                 self.env.remove(&aside).map_err(StorageError::local(&aside))?;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use lsmstore::{Batch, FlushError, FlushOptions, MergeEntry, MergePolicy, View};
+use lsmstore::{Batch, FlushError, FlushOptions, MergeEntry, MergePolicy, View, fail};
 
 use crate::catalogue::CatalogueEntry;
 use crate::keys;
@@ -111,6 +111,7 @@ struct DropDead {
 
 impl MergePolicy for DropDead {
     fn judge(&self, group: &[MergeEntry<'_>], _bottommost: bool, keep: &mut [bool]) {
+        fail::point("during-merge");
         for (entry, keep) in group.iter().zip(keep) {
             let kind = entry.key.first().copied();
             if let (Some(keys::ROW | keys::ENTRY | keys::DELETED | keys::SEGMENT), Some(Ok(id))) =

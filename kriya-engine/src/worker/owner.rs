@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bincode::{Decode, Encode};
-use lsmstore::{Birth, ExternalLog, LogError, ManifestInfo};
+use lsmstore::{Birth, ExternalLog, LogError, ManifestInfo, fail};
 
 use crate::codec;
 use crate::error::FormatError;
@@ -122,6 +122,7 @@ impl LogKeeper {
         }
         let body = codec::encode(&record_of(birth));
         let range = self.log(Kind::Birth, 0, &body, true)?;
+        fail::point("after-birth");
         let facts = self.host.facts()?;
         let owner = Owner {
             generation: self.generation,
@@ -181,6 +182,7 @@ impl ExternalLog for StoreLog {
 
     async fn published(&self, manifest: &ManifestInfo) -> Result<(), LogError> {
         let position = manifest.position;
+        fail::point("before-slot");
         self.0.ask(move |keeper| keeper.let_go(position)).await.map(drop)
     }
 }

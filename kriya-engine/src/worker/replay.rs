@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use lsmstore::{Batch, FlushOptions, ManifestInfo, Replayed, Store, WriteError};
+use lsmstore::{Batch, FlushOptions, ManifestInfo, Replayed, Store, WriteError, fail};
 
 use crate::error::FormatError;
 use crate::record::{self, Assembler, Generation, Kind};
@@ -99,6 +99,7 @@ pub(crate) fn replay(
                 if apply_at(runtime, store, found.head.sequence, &batch)? == Replayed::Applied {
                     applied += 1;
                 }
+                fail::point("during-replay");
             }
             _ => {}
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use lsmstore::Batch;
+use lsmstore::{Batch, fail};
 use vecindex::{BuildContext, F32Rows, Hnsw};
 
 use crate::catalogue::SegmentRecord;
@@ -171,6 +171,7 @@ fn publish(
         files.remove(&record);
         return Err(text(&error));
     }
+    fail::point("before-seal-record");
     let mut batch = Batch::new();
     batch.put(&keys::segment(index.id, segment), &record.encode());
     for sealed in replaced {
@@ -178,6 +179,7 @@ fn publish(
     }
     let opened = engine.runtime.block_on(files.open(segment, record, true)).map_err(|error| text(&error))?;
     engine.apply_patiently(&batch, || true).map_err(|error| text(&error))?;
+    fail::point("after-seal-record");
     Ok(Arc::new(opened))
 }
 

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use futures::StreamExt;
 use kriya_region::Region;
+use lsmstore::fail;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
 use vecindex::{F32Rows, Hnsw, SealError, seal};
@@ -150,6 +151,7 @@ impl SegmentFiles {
         generation: u64,
         hnsw: &Hnsw<F32Rows>,
     ) -> Result<SegmentRecord, SegmentError> {
+        fail::point("before-segment-files");
         let stem = format!("{index:016x}-{segment:016x}-{generation:x}");
         let (rows_object, graph_object) = (format!("{stem}.rows"), format!("{stem}.graph"));
         let (mut rows, mut graph) = (self.aside(&rows_object)?, self.aside(&graph_object)?);
@@ -174,9 +176,11 @@ impl SegmentFiles {
 
     /// Puts both objects.
     pub(crate) async fn upload(&self, record: &SegmentRecord) -> Result<(), SegmentError> {
+        fail::point("before-segment-upload");
         for (name, bytes) in [(&record.rows_object, record.rows_bytes), (&record.graph_object, record.graph_bytes)] {
             self.put(name, bytes).await?;
         }
+        fail::point("after-segment-upload");
         Ok(())
     }
 

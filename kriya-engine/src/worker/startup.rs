@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lsmstore::{
-    Batch, Config, Env, FlushOptions, LogChoice, OpenError, RegionKind, Store, SystemEnv, View, candidates, objects,
+    Batch, Config, Env, FlushOptions, LogChoice, OpenError, RegionKind, Store, SystemEnv, View, candidates, fail,
+    objects,
 };
 use object_store::ObjectStore;
 
@@ -146,6 +147,7 @@ pub(crate) fn open(
     let store_id = taken.as_ref().map_or([0; 16], |taken| taken.newest.store_id.into_bytes());
     let generation = codec::encode(&Generation { store_id });
     let logged = log.log(Kind::Generation, 0, &generation, true).map_err(StartError::host)?;
+    fail::point("after-generation");
 
     let choice = LogChoice::External(Arc::new(StoreLog(Arc::clone(&log))));
     let store = runtime.block_on(Store::open(store_config, Arc::clone(&objects), env, choice))?;

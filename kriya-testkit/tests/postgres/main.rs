@@ -6,6 +6,7 @@
 mod a_server_is_made_stopped_killed_and_started_again;
 mod as_typed;
 mod bad_input;
+mod campaign;
 mod crash;
 mod histories;
 mod knn;

@@ -5,6 +5,7 @@ use object_store::ObjectStore;
 use uuid::Uuid;
 
 use crate::error::StorageError;
+use crate::fail;
 use crate::manifest::Manifest;
 use crate::object::{self, Created, Names};
 
@@ -43,6 +44,7 @@ pub(crate) async fn create(
     bytes: bytes::Bytes,
 ) -> Result<Created, StorageError> {
     let path = names.manifest(number);
+    fail::point("before-manifest");
     object::create(objects, &path, bytes, |found| match Manifest::decode(path.as_ref(), number, found) {
         Ok(manifest) => Ok(manifest.nonce == nonce),
         Err(corruption) => Err(corruption),
