@@ -26,8 +26,11 @@ static const char *data, *shadow;
 
 __attribute__((constructor)) static void start(void)
 {
+	/* Copies: Postgres writes its processes' titles over the environment it was started with. */
 	data = getenv("KRIYA_POWER_DATA");
+	data = data ? strdup(data) : NULL;
 	shadow = getenv("KRIYA_POWER_SHADOW");
+	shadow = shadow ? strdup(shadow) : NULL;
 }
 
 /* What cannot be kept must not look as if it were. */

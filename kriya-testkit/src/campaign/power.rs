@@ -93,6 +93,10 @@ impl PowerSupply {
             let relative = path.strip_prefix(&data).unwrap_or(&path);
             let key = key(&path)?;
             let (content, at) = (shadow.join("ino").join(&key), shadow.join("at").join(&key));
+            if content.exists() {
+                // Another name of a file that was seen already.
+                continue;
+            }
             fs::hard_link(root.join(relative), &content).map_err(|e| Error::io("linking", &content, e))?;
             std::os::unix::fs::symlink(relative, &at).map_err(|e| Error::io("linking", &at, e))?;
         }

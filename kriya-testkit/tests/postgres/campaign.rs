@@ -74,7 +74,7 @@ fn a_server_that_dies_with_a_process_at_any_point_takes_nothing_acknowledged_wit
     fail_at_each_point(true);
 }
 
-fn power_cuts(asynchronous: bool, settings: fn(kriya_testkit::Builder) -> kriya_testkit::Builder) {
+fn power_cuts(count: usize, asynchronous: bool, settings: fn(kriya_testkit::Builder) -> kriya_testkit::Builder) {
     let supply = PowerSupply::new().expect("a power supply");
     let builder = settings(supply.plug_in(builder()));
     let mut campaign = Campaign::start(builder, seed("power"), false).expect("a server");
@@ -83,7 +83,8 @@ fn power_cuts(asynchronous: bool, settings: fn(kriya_testkit::Builder) -> kriya_
     }
     campaign.server().stop(kriya_testkit::StopMode::Fast).expect("a stop");
     supply.switch_on(campaign.server()).expect("a disk");
-    for round in 0..6 {
+    campaign.server().start().expect("a start");
+    for round in 0..count {
         let keep = if round % 2 == 0 { Keep::Synced } else { Keep::SomeSectors };
         campaign.lose_power(&supply, keep).unwrap_or_else(|error| panic!("{error}"));
     }
@@ -92,15 +93,15 @@ fn power_cuts(asynchronous: bool, settings: fn(kriya_testkit::Builder) -> kriya_
 
 #[test]
 fn what_was_acknowledged_survives_power_cuts() {
-    power_cuts(false, busy);
+    power_cuts(6, false, busy);
 }
 
 #[test]
 fn what_was_acknowledged_survives_power_cuts_while_little_is_flushed() {
-    power_cuts(false, |builder| builder);
+    power_cuts(4, false, |builder| builder);
 }
 
 #[test]
 fn without_synchronous_commit_power_cuts_take_the_last_transactions_as_a_whole_and_in_order() {
-    power_cuts(true, busy);
+    power_cuts(4, true, busy);
 }
