@@ -11,6 +11,8 @@ mod crash;
 mod histories;
 mod knn;
 mod outages;
+mod reuse;
+mod sealing;
 mod sessions;
 mod support;
 mod twins;
