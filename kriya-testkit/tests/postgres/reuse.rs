@@ -167,7 +167,7 @@ fn rows_of_a_transaction_that_a_crash_forgot_do_not_appear_under_the_next_one_wi
                 assert!(now > subxid, "round {round}: {now} is given out again, and rows of it are in the store");
             }
             taken_again += u32::from(now == xid || now == subxid);
-            run(&mut client, &format!("INSERT INTO l VALUES ({}, '[1,1]'); COMMIT", now * 1000 + round));
+            run(&mut client, &format!("INSERT INTO l VALUES ({}, '[{now},1]'); COMMIT", now * 1000 + round));
         }
         for order in ["", "ORDER BY id", "ORDER BY e <-> '[9,9]'"] {
             run(
