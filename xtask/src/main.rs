@@ -11,6 +11,7 @@ mod pg;
 mod places;
 mod progress;
 mod setup;
+mod soak;
 mod test;
 
 use std::ffi::OsString;
@@ -45,6 +46,9 @@ enum Command {
     Build(Major),
     /// Run every test there is; the last line counts them
     Test(test::Options),
+    /// Disturb servers for a long time and look whether anything is lost
+    #[command(subcommand)]
+    Soak(soak::Soak),
     /// A private server with the extension
     #[command(subcommand)]
     Pg(PgCommand),
@@ -91,6 +95,7 @@ fn run(command: Command) -> Outcome<ExitCode> {
         Command::Setup(Major { major }) => setup::setup(major).map(|_| ()),
         Command::Build(Major { major }) => setup::setup(major).and_then(|pg| extension::build(&pg)),
         Command::Test(options) => return test::run(&options),
+        Command::Soak(soak) => soak::run(&soak),
         Command::Pg(PgCommand::Start(options)) => pg::start(&options),
         Command::Pg(PgCommand::Stop { port }) => pg::stop(port),
         Command::Psql { args } => pg::psql(&args),

@@ -11,6 +11,27 @@ use crate::error::Error;
 use crate::processes::ServerProcess;
 use crate::server::Postgres;
 
+/// Fail points that somebody comes by under load.
+pub const LOAD_POINTS: [&str; 15] = [
+    "after-announce",
+    "after-ack",
+    "after-log",
+    "before-commit-check",
+    "after-commit-check",
+    "after-birth",
+    "after-mirror-rename",
+    "before-local-manifest",
+    "after-local-manifest",
+    "before-manifest",
+    "before-slot",
+    "during-merge",
+    "before-segment-files",
+    "before-segment-upload",
+    "after-segment-upload",
+];
+/// Fail points that a starting worker comes by.
+pub const START_POINTS: [&str; 2] = ["after-generation", "during-replay"];
+
 /// How the storage worker calls itself.
 const WORKER: &str = "kriya storage worker";
 /// How long something may take that a living server does in a moment.

@@ -25,8 +25,8 @@ use rand::{Rng, SeedableRng};
 
 use crate::error::Error;
 use crate::server::{Builder, Postgres};
-pub use attack::Attack;
 use attack::PATIENCE;
+pub use attack::{Attack, LOAD_POINTS, START_POINTS};
 use client::{End, Round};
 pub use power::{Keep, PowerSupply};
 use state::State;

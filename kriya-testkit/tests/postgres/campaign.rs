@@ -1,6 +1,6 @@
 //! Servers that are killed again and again under load; see `kriya_testkit::campaign` for what is checked after each kill.
 
-use kriya_testkit::campaign::{Attack, Campaign, Keep, PowerSupply};
+use kriya_testkit::campaign::{Attack, Campaign, Keep, LOAD_POINTS, PowerSupply, START_POINTS};
 
 use crate::support::builder;
 
@@ -36,32 +36,21 @@ fn what_was_acknowledged_survives_kills_while_little_is_flushed() {
     rounds(Campaign::start(builder(), seed("calm"), false).expect("a server"), 26);
 }
 
-/// Points that somebody comes by under load.
-const POINTS: [&str; 13] = [
-    "after-announce",
-    "after-ack",
-    "after-log",
-    "before-commit-check",
-    "after-commit-check",
-    "after-birth",
-    "after-mirror-rename",
-    "before-manifest",
-    "before-slot",
-    "during-merge",
-    "before-segment-files",
-    "before-segment-upload",
-    "after-segment-upload",
-];
-
+/// Every point is come by, dies there, and takes nothing with it.
 fn fail_at_each_point(then_all: bool) {
-    let mut campaign = Campaign::start(busy(builder()), seed("points"), true).expect("a server");
-    let restart = ["after-generation", "during-replay"];
-    for name in POINTS.into_iter().chain(restart) {
-        let first = restart.contains(&name).then(|| Box::new(Attack::KillWorker));
-        let attack = Attack::FailPoint { name: name.into(), first, then_all };
-        campaign.attack(&attack).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let under_load = Campaign::start(busy(builder()), seed("points"), true).expect("a server");
+    // Nothing is flushed in between, so that there is something to replay.
+    let builder = builder().setting("lsm_s3.flush_interval_ms", "600000");
+    let restarting = Campaign::start(builder, seed("points of a start"), true).expect("a server");
+    for (mut campaign, points, first) in
+        [(under_load, &LOAD_POINTS[..], None), (restarting, &START_POINTS[..], Some(Box::new(Attack::KillWorker)))]
+    {
+        for name in points {
+            let attack = Attack::FailPoint { name: (*name).into(), first: first.clone(), then_all };
+            campaign.attack(&attack).unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+        println!("{}", campaign.report());
     }
-    println!("{}", campaign.report());
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use crate::env::{Env, write_whole};
 use crate::error::StorageError;
+use crate::fail;
 use crate::manifest::Manifest;
 use crate::mirror::Mirror;
 
@@ -16,7 +17,10 @@ const NAME: &str = "MANIFEST";
 
 /// Replaces the local manifest.
 pub(crate) fn write(env: &dyn Env, dir: &Path, bytes: &[u8]) -> Result<(), StorageError> {
-    write_whole(env, dir, NAME, bytes)
+    fail::point("before-local-manifest");
+    write_whole(env, dir, NAME, bytes)?;
+    fail::point("after-local-manifest");
+    Ok(())
 }
 
 /// Removes it: the bucket holds everything.
