@@ -85,7 +85,7 @@ fn kills(pg: &Installation, settings: fn(Builder) -> Builder, seed: u64, rounds:
 fn power_cuts(pg: &Installation, seed: u64, rounds: usize) -> Outcome<String> {
     let supply = PowerSupply::new()?;
     let mut campaign = Campaign::start(busy(supply.plug_in(Postgres::builder(pg))), seed, false)?;
-    if seed % 2 == 0 {
+    if seed.is_multiple_of(2) {
         campaign.asynchronous();
     }
     campaign.server().stop(StopMode::Fast)?;

@@ -21,14 +21,14 @@ pub fn crates(tally: &mut Tally) -> Outcome<()> {
     run(tally, places::cargo().args(["test", "--no-fail-fast", "--package", "kriya-testkit", "--lib"]), "testkit")
 }
 
-/// The tests that need a server with the extension: restart, kill, sessions side by side.
+/// The tests that need a server with the extension: restart, kill, sessions side by side. `name` is the log's.
 ///
 /// # Errors
 /// If cargo cannot be run, or fails without a failing test.
-pub fn server(tally: &mut Tally, pg: &Installation) -> Outcome<()> {
+pub fn server(tally: &mut Tally, pg: &Installation, name: &str) -> Outcome<()> {
     let mut cargo = places::cargo();
     cargo.args(["test", "--no-fail-fast", "--package", "kriya-testkit", "--test", "postgres"]);
-    run(tally, cargo.env("KRIYA_TEST_PG_CONFIG", &pg.pg_config), "server")
+    run(tally, cargo.env("KRIYA_TEST_PG_CONFIG", &pg.pg_config), name)
 }
 
 /// Runs `cargo`, its whole output to the log called `name`, and counts the tests in it.

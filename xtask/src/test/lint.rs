@@ -1,4 +1,6 @@
-//! The form of the code: rustfmt and clippy, for all but the Postgres glue (which needs a server's headers).
+//! The form of the code: rustfmt and clippy; for the Postgres glue apart, which needs a server's headers.
+
+use kriya_testkit::Installation;
 
 use crate::failure::Outcome;
 use crate::places;
@@ -25,6 +27,22 @@ pub fn clippy(tally: &mut Tally) -> Outcome<()> {
     let mut clippy = places::cargo();
     clippy.args(["clippy", "--quiet", "--workspace", "--exclude", "kriya-pg", "--all-targets", "--", "-D", "warnings"]);
     Log::create(logs().join("lints.log"))?.run(&mut clippy)?;
+    tally.pass(1);
+    Ok(())
+}
+
+/// `cargo clippy` over the Postgres glue, for one version of PostgreSQL.
+///
+/// # Errors
+/// What clippy says.
+pub fn glue(tally: &mut Tally, pg: &Installation) -> Outcome<()> {
+    let mut clippy = places::cargo();
+    clippy
+        .args(["clippy", "--quiet", "--package", "kriya-pg", "--no-default-features", "--features"])
+        .arg(format!("pg{}", pg.major))
+        .args(["--", "-D", "warnings"])
+        .env("PGRX_PG_CONFIG_PATH", &pg.pg_config);
+    Log::create(logs().join("glue.log"))?.run(&mut clippy)?;
     tally.pass(1);
     Ok(())
 }

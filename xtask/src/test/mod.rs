@@ -10,6 +10,7 @@ mod lint;
 mod regress;
 mod tally;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -24,10 +25,11 @@ use tally::Tally;
 /// What a test run can be told.
 #[derive(Args)]
 pub struct Options {
-    /// Major version of PostgreSQL
-    #[arg(long = "pg", value_name = "N", default_value_t = 17, value_parser = clap::value_parser!(u32).range(13..=18))]
-    major: u32,
-    /// Only this part (may be repeated): format, lints, licences, crates, sql, server, packages, fashion-mnist
+    /// Major version of PostgreSQL, for all parts that need one [default: 17, and 15 beside it]
+    #[arg(long = "pg", value_name = "N", value_parser = clap::value_parser!(u32).range(13..=18))]
+    major: Option<u32>,
+    /// Only this part (may be repeated): format, lints, licences, crates, glue, sql, server, sql-15, server-15, packages,
+    /// fashion-mnist
     #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(PARTS.map(|p| p.name)))]
     only: Vec<String>,
     /// Leave out what is slow (it is counted as skipped)
@@ -53,15 +55,32 @@ enum Run {
     Plain(fn(&mut Tally) -> Outcome<()>),
     /// A Postgres with the extension in it.
     WithPostgres(fn(&mut Tally, &Installation, &Options) -> Outcome<()>),
+    /// The same beside it, with the other version that is promised to work.
+    WithOther(fn(&mut Tally, &Installation) -> Outcome<()>),
 }
 
-const PARTS: [Part; 8] = [
+/// The PostgreSQL that everything is tried with, and the one beside it.
+const MAJOR: u32 = 17;
+const OTHER: u32 = 15;
+
+const PARTS: [Part; 11] = [
     Part { name: "format", slow: false, run: Run::Plain(lint::format) },
     Part { name: "lints", slow: false, run: Run::Plain(lint::clippy) },
     Part { name: "licences", slow: false, run: Run::Plain(licences::check) },
     Part { name: "crates", slow: false, run: Run::Plain(cargo_tests::crates) },
+    Part { name: "glue", slow: false, run: Run::WithPostgres(|tally, pg, _| lint::glue(tally, pg)) },
     Part { name: "sql", slow: false, run: Run::WithPostgres(|tally, pg, _| regress::run(tally, pg)) },
-    Part { name: "server", slow: false, run: Run::WithPostgres(|tally, pg, _| cargo_tests::server(tally, pg)) },
+    Part {
+        name: "server",
+        slow: false,
+        run: Run::WithPostgres(|tally, pg, _| cargo_tests::server(tally, pg, "server")),
+    },
+    Part { name: "sql-15", slow: true, run: Run::WithOther(regress::run) },
+    Part {
+        name: "server-15",
+        slow: true,
+        run: Run::WithOther(|tally, pg| cargo_tests::server(tally, pg, "server-15")),
+    },
     Part { name: "packages", slow: false, run: Run::WithPostgres(|tally, pg, _| end_to_end::packages(tally, pg)) },
     Part { name: "fashion-mnist", slow: true, run: Run::WithPostgres(end_to_end::fashion_mnist) },
 ];
@@ -75,22 +94,33 @@ pub fn run(options: &Options) -> Outcome<ExitCode> {
     std::fs::create_dir_all(&logs).map_err(Failure::doing("making", &logs))?;
     let begin = Instant::now();
     let mut tally = Tally::default();
-    let mut postgres = None;
+    let mut prepared = BTreeMap::new();
     for part in PARTS.iter().filter(|part| options.only.is_empty() || options.only.iter().any(|o| o == part.name)) {
         if options.quick && part.slow && options.only.is_empty() {
             tally.skip(format!("{}: left out by --quick", part.name));
             continue;
         }
+        let major = match part.run {
+            Run::WithOther(_) => {
+                if let Some(why) = without_other(options) {
+                    tally.skip(format!("{}: {why}", part.name));
+                    continue;
+                }
+                OTHER
+            }
+            _ => options.major.unwrap_or(MAJOR),
+        };
         println!("== {}", part.name);
         let begin = Instant::now();
         let before = tally.passed();
         let outcome = match part.run {
             Run::Plain(run) => run(&mut tally),
-            Run::WithPostgres(run) => {
-                let pg = postgres.get_or_insert_with(|| prepare(options.major));
-                match pg {
-                    Ok(pg) => run(&mut tally, pg, options),
-                    Err(failure) => Err(Failure::new(format!("it cannot run: {failure}"))),
+            Run::WithPostgres(_) | Run::WithOther(_) => {
+                match (prepared.entry(major).or_insert_with(|| prepare(major)), part.run) {
+                    (Ok(pg), Run::WithPostgres(run)) => run(&mut tally, pg, options),
+                    (Ok(pg), Run::WithOther(run)) => run(&mut tally, pg),
+                    (Err(failure), _) => Err(Failure::new(format!("it cannot run: {failure}"))),
+                    (Ok(_), Run::Plain(_)) => Ok(()),
                 }
             }
         };
@@ -106,6 +136,15 @@ pub fn run(options: &Options) -> Outcome<ExitCode> {
         logs.display()
     );
     Ok(tally.conclude())
+}
+
+/// Why nothing runs with the other version.
+fn without_other(options: &Options) -> Option<&'static str> {
+    if options.major.is_some() {
+        return Some("--pg names the only version to try");
+    }
+    let named = std::env::var_os("KRIYA_PG_CONFIG").is_some_and(|path| !path.is_empty());
+    named.then_some("KRIYA_PG_CONFIG names the only PostgreSQL to try")
 }
 
 /// Postgres with the freshly built extension.
