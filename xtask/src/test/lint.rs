@@ -38,7 +38,7 @@ pub fn clippy(tally: &mut Tally) -> Outcome<()> {
 pub fn glue(tally: &mut Tally, pg: &Installation) -> Outcome<()> {
     let mut clippy = places::cargo();
     clippy
-        .args(["clippy", "--quiet", "--package", "kriya-pg", "--no-default-features", "--features"])
+        .args(["clippy", "--quiet", "--no-deps", "--package", "kriya-pg", "--no-default-features", "--features"])
         .arg(format!("pg{}", pg.major))
         .args(["--", "-D", "warnings"])
         .env("PGRX_PG_CONFIG_PATH", &pg.pg_config);
