@@ -69,8 +69,7 @@ sql_function! {
 
     /// Writes everything that is in memory to the object store.
     fn lsm_s3_flush(_call) {
-        session::drain();
-        let report = session::with(|session, wait| session.flush(wait));
+        let report = session::flush();
         text(&format!("everything up to sequence {} is in manifest {}", report.sequence, report.manifest))
     }
 }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use kriya_engine::catalogue::IndexDescription;
 use kriya_engine::record::{self, RecordHead};
-use kriya_engine::{Check, ClientError, IndexDefinition, Interrupted, Session, Wait, Written};
+use kriya_engine::{Check, ClientError, FlushReport, IndexDefinition, Interrupted, Session, Wait, Written};
 use lsmstore::{Batch, View, fail};
 use pgrx::prelude::*;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -381,6 +381,27 @@ pub fn is_served() -> bool {
 /// A new table's or index' id.
 pub fn new_id() -> u64 {
     patiently(|| with(|session, wait| session.new_id(wait)))
+}
+
+/// Has everything written to the object store. A worker that is stopping leaves that to the next one, unless this
+/// transaction wrote through it: then it does not end before the transaction does.
+pub fn flush() -> FlushReport {
+    refuse_in_recovery();
+    drain();
+    patiently(|| {
+        BACKEND.with_borrow_mut(|backend| {
+            let wrote = backend.transaction.generation.is_some();
+            if !wrote && backend.session.as_ref().is_some_and(|session| !session.serving()) {
+                (backend.session, backend.latest) = (None, None);
+            }
+            with_backend(backend, |session, wait| match session.flush(wait) {
+                Err(error) if session.serving() || matches!(error, ClientError::Interrupted) => Err(error),
+                Err(_) if wrote => Err(ClientError::Stopping),
+                Err(_) => Ok(None),
+                Ok(report) => Ok(Some(report)),
+            })
+        })
+    })
 }
 
 /// Which incarnation of the store rows are written in and read from.

@@ -69,7 +69,18 @@ impl Attack {
     /// One at random, those that are over sooner more often.
     pub fn any(rng: &mut impl Rng) -> Attack {
         use Attack::*;
-        let kinds = [KillWorker, KillWorker, KillSession, KillAll, KillAll, KillAll, KillPostmaster, StopWorker];
+        let kinds = [
+            KillWorker,
+            KillWorker,
+            KillSession,
+            KillAll,
+            KillAll,
+            KillAll,
+            KillPostmaster,
+            StopWorker,
+            StopWorker,
+            StopServer,
+        ];
         kinds.choose(rng).cloned().unwrap_or(KillAll)
     }
 
@@ -85,6 +96,11 @@ impl Attack {
             Attack::FailPoint { name, then_all: true, .. } => format!("{name}, then all"),
             Attack::FailPoint { name, .. } => name.clone(),
         }
+    }
+
+    /// Whether nothing acknowledged may be lost by it, not even what was not synced yet.
+    pub(super) fn is_orderly(&self) -> bool {
+        matches!(self, Attack::StopWorker | Attack::StopServer)
     }
 
     /// Whether sessions and their transactions survive it.

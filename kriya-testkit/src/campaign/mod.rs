@@ -141,7 +141,12 @@ impl Campaign {
             Ok(())
         })?;
         *self.report.attacks.entry(attack.name()).or_default() += 1;
-        self.settle(ends, &attack.name())
+        let given_up = self.report.given_up;
+        self.settle(ends, &attack.name())?;
+        if attack.is_orderly() && self.report.given_up > given_up {
+            return Err(self.failed(&format!("checking after {}", attack.name()), "an orderly stop lost transactions"));
+        }
+        Ok(())
     }
 
     /// Loses power at a random moment: see [`PowerSupply`].

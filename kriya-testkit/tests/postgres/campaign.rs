@@ -74,6 +74,10 @@ fn power_cuts(count: usize, asynchronous: bool, settings: fn(kriya_testkit::Buil
     supply.switch_on(campaign.server()).expect("a disk");
     campaign.server().start().expect("a start");
     for round in 0..count {
+        if round == count / 2 {
+            // What an orderly stop leaves behind must not be believed after a cut.
+            campaign.attack(&Attack::StopServer).unwrap_or_else(|error| panic!("{error}"));
+        }
         let keep = if round % 2 == 0 { Keep::Synced } else { Keep::SomeSectors };
         campaign.lose_power(&supply, keep).unwrap_or_else(|error| panic!("{error}"));
     }

@@ -14,5 +14,6 @@ mod outages;
 mod reuse;
 mod sealing;
 mod sessions;
+mod stopping;
 mod support;
 mod twins;
