@@ -57,7 +57,12 @@ pub fn interrupts() {
     check_for_interrupts!();
     // SAFETY: plain variables of this process, written by signal handlers.
     unsafe {
-        if pg_sys::InterruptHoldoffCount > 0 && (pg_sys::QueryCancelPending != 0 || pg_sys::ProcDiePending != 0) {
+        if pg_sys::InterruptHoldoffCount > 0 && pg_sys::ProcDiePending != 0 {
+            // The session ends where interrupts are served again; until then nobody may take this for a wish of theirs.
+            let why = "terminating connection due to administrator command";
+            raise(Failure::new(PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN, why));
+        }
+        if pg_sys::InterruptHoldoffCount > 0 && pg_sys::QueryCancelPending != 0 {
             raise(Failure::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, "canceling statement due to user request"));
         }
         if !glue::kriya_postmaster_is_alive() {

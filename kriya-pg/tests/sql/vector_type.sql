@@ -7,7 +7,7 @@ SELECT '[-1,-2,-3]'::lsmvector;
 SELECT '[1.,2.,3.]'::lsmvector;
 SELECT '[+1,.5,1e2,1.5E-3]'::lsmvector;
 SELECT ' [ 1,  2 ,    3  ] '::lsmvector;
-SELECT E'\t[\n1\r,\v2\f]\n'::lsmvector;
+SELECT E'\t[\n1\r,\x0B2\f]\n'::lsmvector;
 -- shortest text that reads back as the same float4
 SELECT '[1.23456]'::lsmvector, '[0.1,16777217,1e20,1e-20]'::lsmvector;
 SELECT '[1.17549435e-38,1e-45,1e-46,-1e-46]'::lsmvector;

@@ -161,6 +161,10 @@ pub(super) fn carry_out(
         Attack::FailPoint { name, first, then_all } => {
             let armed = arm(server, points, name)?;
             if let Some(first) = first {
+                // Whatever the clients did last: there is something that the next worker must replay.
+                server.connect()?.batch_execute(
+                    "CREATE TABLE IF NOT EXISTS to_be_replayed (id int) USING lsm_s3; INSERT INTO to_be_replayed VALUES (1)",
+                )?;
                 carry_out(first, server, points, rng)?;
                 if server.pid().is_none() {
                     server.start()?;
