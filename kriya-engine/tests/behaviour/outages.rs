@@ -157,7 +157,7 @@ fn when_another_server_takes_the_bucket_the_first_one_says_so_and_ends() {
 fn a_copy_beside_a_running_server_leaves_the_bucket_alone_until_that_one_is_gone() {
     let mut first = Cluster::new();
     first.stop();
-    first.lease = Some(std::time::Duration::from_millis(200));
+    first.lease = Some(std::time::Duration::from_secs(1));
     first.start();
     let mut a = first.connect();
     a.put_row(1, 1, b"row");

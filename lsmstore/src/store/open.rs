@@ -228,7 +228,7 @@ impl Opening<'_> {
     /// newer than the bucket's newest, else that one.
     async fn base(&self, number: u64, newest: Manifest) -> Result<Manifest, OpenError> {
         let env = &**self.env;
-        let local = local::newer(env, &self.config.local_dir, &self.mirror, &newest);
+        let local = local::newer(env, &self.config.local_dir, self.mirror, &newest);
         let Some(nonce) = self.config.base else {
             // One that is newer but cannot be used is the log's matter: its records are still needed.
             return Ok(local.ok().flatten().map_or(newest, |(_, local)| local));
