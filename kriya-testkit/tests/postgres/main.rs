@@ -10,6 +10,7 @@ mod crash;
 mod histories;
 mod knn;
 mod outages;
+mod s3;
 mod sessions;
 mod support;
 mod twins;
