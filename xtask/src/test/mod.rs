@@ -7,6 +7,7 @@ mod cargo_tests;
 mod end_to_end;
 mod licences;
 mod lint;
+mod moto;
 mod regress;
 mod tally;
 
@@ -27,7 +28,7 @@ pub struct Options {
     /// Major version of PostgreSQL
     #[arg(long = "pg", value_name = "N", default_value_t = 17, value_parser = clap::value_parser!(u32).range(13..=18))]
     major: u32,
-    /// Only this part (may be repeated): format, lints, licences, crates, sql, server, packages, fashion-mnist
+    /// Only this part (may be repeated): format, lints, licences, crates, sql, server, packages, fashion-mnist, moto
     #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(PARTS.map(|p| p.name)))]
     only: Vec<String>,
     /// Leave out what is slow (it is counted as skipped)
@@ -43,6 +44,8 @@ pub struct Options {
 struct Part {
     name: &'static str,
     slow: bool,
+    /// Runs only if it is named.
+    on_demand: bool,
     run: Run,
 }
 
@@ -55,15 +58,26 @@ enum Run {
     WithPostgres(fn(&mut Tally, &Installation, &Options) -> Outcome<()>),
 }
 
-const PARTS: [Part; 8] = [
-    Part { name: "format", slow: false, run: Run::Plain(lint::format) },
-    Part { name: "lints", slow: false, run: Run::Plain(lint::clippy) },
-    Part { name: "licences", slow: false, run: Run::Plain(licences::check) },
-    Part { name: "crates", slow: false, run: Run::Plain(cargo_tests::crates) },
-    Part { name: "sql", slow: false, run: Run::WithPostgres(|tally, pg, _| regress::run(tally, pg)) },
-    Part { name: "server", slow: false, run: Run::WithPostgres(|tally, pg, _| cargo_tests::server(tally, pg)) },
-    Part { name: "packages", slow: false, run: Run::WithPostgres(|tally, pg, _| end_to_end::packages(tally, pg)) },
-    Part { name: "fashion-mnist", slow: true, run: Run::WithPostgres(end_to_end::fashion_mnist) },
+const PARTS: [Part; 9] = [
+    Part { name: "format", slow: false, on_demand: false, run: Run::Plain(lint::format) },
+    Part { name: "lints", slow: false, on_demand: false, run: Run::Plain(lint::clippy) },
+    Part { name: "licences", slow: false, on_demand: false, run: Run::Plain(licences::check) },
+    Part { name: "crates", slow: false, on_demand: false, run: Run::Plain(cargo_tests::crates) },
+    Part { name: "sql", slow: false, on_demand: false, run: Run::WithPostgres(|tally, pg, _| regress::run(tally, pg)) },
+    Part {
+        name: "server",
+        slow: false,
+        on_demand: false,
+        run: Run::WithPostgres(|tally, pg, _| cargo_tests::server(tally, pg)),
+    },
+    Part {
+        name: "packages",
+        slow: false,
+        on_demand: false,
+        run: Run::WithPostgres(|tally, pg, _| end_to_end::packages(tally, pg)),
+    },
+    Part { name: "fashion-mnist", slow: true, on_demand: false, run: Run::WithPostgres(end_to_end::fashion_mnist) },
+    Part { name: "moto", slow: true, on_demand: true, run: Run::Plain(moto::run) },
 ];
 
 /// Runs the tests and prints the count; fails if one has failed.
@@ -77,6 +91,10 @@ pub fn run(options: &Options) -> Outcome<ExitCode> {
     let mut tally = Tally::default();
     let mut postgres = None;
     for part in PARTS.iter().filter(|part| options.only.is_empty() || options.only.iter().any(|o| o == part.name)) {
+        if part.on_demand && options.only.is_empty() {
+            tally.skip(format!("{0}: runs only with --only {0}", part.name));
+            continue;
+        }
         if options.quick && part.slow && options.only.is_empty() {
             tally.skip(format!("{}: left out by --quick", part.name));
             continue;
