@@ -26,6 +26,11 @@ unsafe extern "C-unwind" {
     pub fn kriya_postmaster_is_alive() -> bool;
     pub fn kriya_commit_lock(exclusive: bool);
     pub fn kriya_inline_tuple(tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc) -> pg_sys::HeapTuple;
+    pub fn kriya_key_changes(
+        relation: pg_sys::Relation,
+        old: pg_sys::HeapTuple,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) -> bool;
     pub fn kriya_count(relation: pg_sys::Relation, inserted: i64, updated: bool, deleted: bool);
     pub fn kriya_count_scan(relation: pg_sys::Relation);
     pub fn kriya_count_rows(relation: pg_sys::Relation, rows: i64);

@@ -82,7 +82,12 @@ unsafe extern "C-unwind" fn at_subtransaction(
 ) {
     use pg_sys::SubXactEvent::*;
     match event {
-        SUBXACT_EVENT_START_SUB | SUBXACT_EVENT_PRE_COMMIT_SUB => session::drain(),
+        SUBXACT_EVENT_START_SUB => session::drain(),
+        SUBXACT_EVENT_PRE_COMMIT_SUB => {
+            session::drain();
+            // SAFETY: a session's own state.
+            session::keep_locks(unsafe { pg_sys::GetCurrentTransactionNestLevel() });
+        }
         // SAFETY: a session's own state.
         SUBXACT_EVENT_ABORT_SUB => session::forget_level(unsafe { pg_sys::GetCurrentTransactionNestLevel() }),
         _ => {}

@@ -8,6 +8,8 @@
 //!   buffers are thrown away. A buffer leaves its place only when it is logged, so a failed sending loses nothing.
 //! * Before commit: everything is sent, the commit lock is taken, and the worker must be the one we wrote through.
 
+mod locks;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -25,6 +27,9 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::error::{Failure, OrRaise, raise};
 use crate::{glue, worker, xid};
+
+use locks::forget_locks;
+pub use locks::{Changed, change, fence, is_locker, keep_locks, lock};
 
 /// Rows of one message to the worker, at most.
 pub const MESSAGE_ROWS: usize = 1000;
@@ -84,9 +89,11 @@ struct Rows {
 
 #[derive(Default)]
 struct Transaction {
-    /// Generation of the worker through which this transaction wrote.
+    /// Generation of the worker through which this transaction wrote or locked.
     generation: Option<u64>,
     announced: Vec<u64>,
+    /// Subtransactions that locked rows, with their levels.
+    locked: Vec<(i32, u64)>,
     rows: Option<Rows>,
     /// Pre-commit is over: nothing may wait in a buffer any more.
     committing: bool,
@@ -517,6 +524,7 @@ pub fn forget_level(level: i32) {
         }
     });
     crate::index::entries::forget_level(level);
+    forget_locks(level);
 }
 
 /// At the end of a transaction, committed or not. Sends a hint at most; never fails.

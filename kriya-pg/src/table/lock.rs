@@ -1,0 +1,241 @@
+//! `tuple_lock`: row locks, and finding the version of a row that counts now.
+//!
+//! The contract is the heap's (`heapam_tuple_lock`): a row that others have changed is followed to its newest version if
+//! the executor wants that, as READ COMMITTED does; a lock that a change does not exclude (a foreign key's beside a change
+//! that leaves the key alone) is placed on all versions that came after, so that it holds for whoever deletes the last.
+
+use kriya_engine::Locked;
+use kriya_engine::locks::{Claim, LockMode, Marked};
+use kriya_engine::row::Mark;
+use lsmstore::View;
+use pgrx::prelude::*;
+
+use super::version::Version;
+use super::visibility::{self, Updatable};
+use super::waiting::{Queue, fail, lock_mode, wait_for};
+use super::{refuse_serializable, tid};
+use crate::error::{Failure, raise};
+use crate::xid::{self, Outcome};
+use crate::{identity, session};
+
+const FIND_LAST_VERSION: u8 = pg_sys::TUPLE_LOCK_FLAG_FIND_LAST_VERSION as u8;
+const LOCK_UPDATE_IN_PROGRESS: u8 = pg_sys::TUPLE_LOCK_FLAG_LOCK_UPDATE_IN_PROGRESS as u8;
+
+struct Wish {
+    relation: pg_sys::Relation,
+    table: u64,
+    command: pg_sys::CommandId,
+    mode: LockMode,
+    policy: pg_sys::LockWaitPolicy::Type,
+    /// Later versions of a row that is being changed are locked too.
+    follow: bool,
+    data: *mut pg_sys::TM_FailureData,
+}
+
+/// What the versions after the wanted one say to the wish.
+enum Chain {
+    /// These are to be locked, the wanted one first.
+    Free(Vec<Marked>),
+    /// This transaction is about to change the key.
+    Wait(u64),
+    /// The key was changed, or the row deleted.
+    Fail(pg_sys::TM_Result::Type),
+}
+
+impl Wish {
+    /// Locks one version and stores it in the slot, whatever the result.
+    unsafe fn lock(&self, number: u64, slot: *mut pg_sys::TupleTableSlot) -> pg_sys::TM_Result::Type {
+        let pointer = tid::pointer(number);
+        let mut queue = Queue::new(self.relation, pointer, self.mode, self.policy, pg_sys::XLTW_Oper::XLTW_Lock);
+        // SAFETY: the executor's arguments, as `Wish` was made of them.
+        unsafe {
+            let result = self.lock_in(number, slot, &mut queue);
+            queue.leave();
+            result
+        }
+    }
+
+    unsafe fn lock_in(
+        &self,
+        number: u64,
+        slot: *mut pg_sys::TupleTableSlot,
+        queue: &mut Queue,
+    ) -> pg_sys::TM_Result::Type {
+        use pg_sys::TM_Result::*;
+        let mut claim: Option<Claim> = None;
+        loop {
+            session::interrupts();
+            let view = session::view();
+            let Some(version) = Version::get(&view, self.table, number) else { return TM_Deleted };
+            let found = visibility::updatable(&version, self.command);
+            // SAFETY: the executor's arguments; a slot of the table's own kind.
+            let end = |result| unsafe {
+                version.store(slot, (*self.relation).rd_id);
+                if result == TM_Ok { result } else { fail(result, &version, self.data) }
+            };
+            let shared = self.mode == LockMode::KeyShare && visibility::keeps_key(&version);
+            match found {
+                Updatable::Ok => {}
+                Updatable::Invisible => return end(TM_Invisible),
+                Updatable::SelfModified => return end(TM_SelfModified),
+                Updatable::Updated | Updatable::BeingModified(_) if shared => {}
+                Updatable::Updated => return end(TM_Updated),
+                Updatable::Deleted => return end(TM_Deleted),
+                Updatable::BeingModified(other) => {
+                    // SAFETY: an open relation, in a transaction.
+                    unsafe {
+                        let member = session::is_locker(self.table, number, xid::top());
+                        if !member && !queue.enter() || !queue.wait_for(other) {
+                            return end(TM_WouldBlock);
+                        }
+                    }
+                    continue;
+                }
+            }
+            let versions = match self.chain(&view, &version) {
+                Chain::Free(versions) => versions,
+                Chain::Fail(result) => return end(result),
+                Chain::Wait(other) => {
+                    // SAFETY: an open relation, in a transaction. As the heap, without asking the policy.
+                    unsafe {
+                        let (block, oper) =
+                            (pg_sys::LockWaitPolicy::LockWaitBlock, pg_sys::XLTW_Oper::XLTW_LockUpdated);
+                        wait_for(self.relation, version.successor(), other, block, oper);
+                    }
+                    continue;
+                }
+            };
+            let claim = claim.get_or_insert_with(|| Claim {
+                table: self.table,
+                transaction: xid::top(),
+                xid: xid::current(),
+                mode: self.mode,
+                ended: Vec::new(),
+            });
+            match session::lock(claim, &versions) {
+                Locked::Granted => return end(TM_Ok),
+                Locked::Lost => {}
+                // SAFETY: an open relation, in a transaction.
+                Locked::InTheWay(obstacle) => unsafe {
+                    if !queue.wait_for_all(&obstacle.xids, obstacle.member, &mut claim.ended) {
+                        return end(TM_WouldBlock);
+                    }
+                },
+            }
+        }
+    }
+
+    /// The versions that a lock of `first` must be placed on.
+    fn chain(&self, view: &View, first: &Version<'_>) -> Chain {
+        let marked = |version: &Version<'_>| (version.number, version.mark.map(|(_, bytes)| bytes.to_vec()));
+        let mut versions = vec![marked(first)];
+        let mut last = *first;
+        while self.follow {
+            session::interrupts();
+            let (Some((mark, _)), Some(next)) = (last.mark, last.next()) else { break };
+            if xid::outcome(mark.xmax) == Outcome::Aborted {
+                break;
+            }
+            let Some(version) = Version::get(view, self.table, next) else { break };
+            if version.header.xmin != mark.xmax {
+                break;
+            }
+            if let Some((mark, _)) = version.mark
+                && !visibility::keeps_key(&version)
+            {
+                match xid::outcome(mark.xmax) {
+                    Outcome::Running => return Chain::Wait(mark.xmax),
+                    Outcome::Committed if version.next().is_some() || mark.flags & Mark::MOVED != 0 => {
+                        return Chain::Fail(pg_sys::TM_Result::TM_Updated);
+                    }
+                    Outcome::Committed => return Chain::Fail(pg_sys::TM_Result::TM_Deleted),
+                    Outcome::Own | Outcome::Aborted => {}
+                }
+            }
+            versions.push(marked(&version));
+            last = version;
+        }
+        Chain::Free(versions)
+    }
+
+    /// From a version that was replaced to the one that counts now, waiting for those who change it.
+    unsafe fn newest(&self, replaced: u64, pointer: pg_sys::ItemPointer) -> Result<u64, pg_sys::TM_Result::Type> {
+        use pg_sys::TM_Result::*;
+        let (mut number, mut maker) = (replaced, None);
+        loop {
+            session::interrupts();
+            let view = session::view();
+            let version = Version::get(&view, self.table, number).ok_or(TM_Deleted)?;
+            if let Some(maker) = maker {
+                if version.header.xmin != maker {
+                    return Err(TM_Deleted);
+                }
+                match version.mark.map(|(mark, _)| (mark.xmax, xid::outcome(mark.xmax))) {
+                    None | Some((_, Outcome::Aborted)) if version.header.cmin >= self.command && xid::is_own(maker) => {
+                        // SAFETY: the executor's own structure.
+                        unsafe {
+                            (*self.data).xmax = xid::lower(maker);
+                            (*self.data).cmax = version.header.cmin;
+                        }
+                        return Err(TM_SelfModified);
+                    }
+                    None | Some((_, Outcome::Aborted)) => return Ok(number),
+                    Some((other, Outcome::Running)) => {
+                        let operation = pg_sys::XLTW_Oper::XLTW_FetchUpdated;
+                        // SAFETY: an open relation, in a transaction.
+                        if !unsafe { wait_for(self.relation, *pointer, other, self.policy, operation) } {
+                            return Err(TM_WouldBlock);
+                        }
+                        continue;
+                    }
+                    Some((_, Outcome::Own | Outcome::Committed)) => {}
+                }
+            }
+            let (mark, _) = version.mark.ok_or(TM_Deleted)?;
+            if mark.flags & Mark::MOVED != 0 {
+                raise(Failure::new(
+                    PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+                    "tuple to be locked was already moved to another partition due to concurrent update",
+                ));
+            }
+            number = version.next().ok_or(TM_Deleted)?;
+            maker = Some(mark.xmax);
+            // SAFETY: the executor's pointer, which follows the row.
+            unsafe { *pointer = tid::pointer(number) };
+        }
+    }
+}
+
+#[pg_guard]
+#[allow(clippy::too_many_arguments)]
+pub unsafe extern "C-unwind" fn lock(
+    relation: pg_sys::Relation,
+    pointer: pg_sys::ItemPointer,
+    _snapshot: pg_sys::Snapshot,
+    slot: *mut pg_sys::TupleTableSlot,
+    command: pg_sys::CommandId,
+    mode: pg_sys::LockTupleMode::Type,
+    policy: pg_sys::LockWaitPolicy::Type,
+    flags: u8,
+    data: *mut pg_sys::TM_FailureData,
+) -> pg_sys::TM_Result::Type {
+    refuse_serializable();
+    // SAFETY: the executor's arguments.
+    unsafe {
+        let table = identity::of(relation).id;
+        let follow = flags & LOCK_UPDATE_IN_PROGRESS != 0;
+        let wish = Wish { relation, table, command, mode: lock_mode(mode), policy, follow, data };
+        (*data).traversed = false;
+        loop {
+            let Some(number) = tid::number(*pointer) else { return pg_sys::TM_Result::TM_Deleted };
+            let result = wish.lock(number, slot);
+            if result != pg_sys::TM_Result::TM_Updated || flags & FIND_LAST_VERSION == 0 {
+                return result;
+            }
+            (*data).traversed = true;
+            if let Err(result) = wish.newest(number, pointer) {
+                return result;
+            }
+        }
+    }
+}
