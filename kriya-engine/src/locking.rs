@@ -6,7 +6,7 @@ use crate::answers::{Changed, Locked};
 use crate::client::{Session, unexpected};
 use crate::client_error::ClientError;
 use crate::line::Wait;
-use crate::locks::{Change, Claim, Marked, Obstacle};
+use crate::locks::{Change, Claim, LockMode, Marked, Obstacle};
 use crate::protocol::{Check, Reply, Request};
 
 impl Session {
@@ -53,19 +53,19 @@ impl Session {
         }
     }
 
-    /// Whether a transaction holds any lock of a row.
+    /// The strongest lock that a transaction holds of a row.
     ///
     /// # Errors
     /// As [`Session::new_id`].
-    pub fn is_locker(
+    pub fn held(
         &mut self,
         table: u64,
         tid: u64,
         transaction: u64,
         wait: &mut dyn Wait,
-    ) -> Result<bool, ClientError> {
-        match self.call(&Request::IsLocker { table, tid, transaction }, &[], wait)? {
-            Reply::IsLocker(is) => Ok(is),
+    ) -> Result<Option<LockMode>, ClientError> {
+        match self.call(&Request::Held { table, tid, transaction }, &[], wait)? {
+            Reply::Held(mode) => Ok(mode),
             other => Err(unexpected(&other)),
         }
     }

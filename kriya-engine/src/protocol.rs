@@ -8,7 +8,7 @@ use bincode::{Decode, Encode};
 
 use crate::catalogue::IndexDescription;
 use crate::error::{FormatError, array};
-use crate::locks::{Change, Claim, Marked};
+use crate::locks::{Change, Claim, LockMode, Marked};
 
 /// Version of the messages.
 pub const PROTOCOL_VERSION: u32 = 2;
@@ -91,8 +91,8 @@ pub(crate) enum Request {
         claim: Claim,
         versions: Vec<Marked>,
     },
-    /// Whether the transaction holds a lock of the row.
-    IsLocker {
+    /// Which lock of the row the transaction holds.
+    Held {
         table: u64,
         tid: u64,
         transaction: u64,
@@ -199,7 +199,7 @@ pub(crate) enum Reply {
         xids: Vec<u64>,
         member: bool,
     },
-    IsLocker(bool),
+    Held(Option<LockMode>),
     Busy,
     IndexWritten {
         first_entry: u64,

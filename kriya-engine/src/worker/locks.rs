@@ -50,12 +50,12 @@ impl LockTable {
             .filter(|held| held.transaction != claim.transaction && held.mode.conflicts(claim.mode))
             .map(|held| held.xid)
             .collect();
-        (!xids.is_empty()).then(|| Obstacle { xids, member: self.is_member(row, claim.transaction) })
+        (!xids.is_empty()).then(|| Obstacle { xids, member: self.strongest(row, claim.transaction).is_some() })
     }
 
-    /// Whether the transaction holds any lock of the row.
-    pub(crate) fn is_member(&self, row: Row, transaction: u64) -> bool {
-        self.held(row).any(|held| held.transaction == transaction)
+    /// The strongest lock of the row that the transaction holds.
+    pub(crate) fn strongest(&self, row: Row, transaction: u64) -> Option<LockMode> {
+        self.held(row).filter(|held| held.transaction == transaction).map(|held| held.mode).max()
     }
 
     fn held(&self, row: Row) -> impl Iterator<Item = &Held> {

@@ -152,8 +152,8 @@ impl<'a> Serving<'a> {
                 self.transaction = Some(claim.transaction);
                 lock(engine, &claim, &versions).into()
             }
-            Request::IsLocker { table, tid, transaction } => {
-                Reply::IsLocker(engine.locks().table.is_member((table, tid), transaction)).into()
+            Request::Held { table, tid, transaction } => {
+                Reply::Held(engine.locks().table.strongest((table, tid), transaction)).into()
             }
             Request::Fence => match engine.sessions.fence(|| !engine.signals.working()) {
                 true => Reply::Done.into(),

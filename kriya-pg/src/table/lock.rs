@@ -84,7 +84,7 @@ impl Wish {
                 Updatable::BeingModified(other) => {
                     // SAFETY: an open relation, in a transaction.
                     unsafe {
-                        let member = session::is_locker(self.table, number, xid::top());
+                        let member = session::held(self.table, number, LockMode::KeyShare).is_some();
                         if !member && !queue.enter() || !queue.wait_for(other) {
                             return end(TM_WouldBlock);
                         }

@@ -181,7 +181,7 @@ impl Change {
                     }
                     Updatable::BeingModified(other) => {
                         drop(view);
-                        if !session::is_locker(table, number, transaction) {
+                        if session::held(table, number, LockMode::KeyShare).is_none() {
                             queue.enter();
                         }
                         queue.wait_for(other);
@@ -221,6 +221,18 @@ impl Change {
         unsafe {
             (*self.data).traversed = false;
             fail(result, version, self.data)
+        }
+    }
+
+    /// Flags of the mark: an update of a row that this transaction has locked as if it deleted it counts as one that
+    /// changes the key, as on heap.
+    unsafe fn flags(&self, mode: LockMode) -> u8 {
+        // SAFETY: the executor's arguments.
+        unsafe {
+            let table = identity::of(self.relation).id;
+            let locked =
+                || tid::number(*self.pointer).and_then(|number| session::held(table, number, LockMode::Update));
+            if mode == LockMode::Update || locked().is_some() { Mark::KEY } else { 0 }
         }
     }
 
@@ -272,7 +284,7 @@ unsafe fn update_row(change: &Change, mode: LockMode, slot: *mut pg_sys::TupleTa
         let table = identity::of(change.relation).id;
         let number = new_number(table, 1);
         let value = version::value_of_slot(change.relation, slot, xid::current(), change.command, 0);
-        let flags = if mode == LockMode::Update { Mark::KEY } else { 0 };
+        let flags = change.flags(mode);
         let result = change.apply(mode, flags, number, |batch| {
             batch.put(&keys::row(table, number), &value);
         });
