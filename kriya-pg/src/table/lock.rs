@@ -42,16 +42,54 @@ enum Chain {
     Fail(pg_sys::TM_Result::Type),
 }
 
+/// What became of the row.
+enum Found {
+    Row(pg_sys::TM_Result::Type),
+    /// It lives on in another partition.
+    Moved,
+}
+
 impl Wish {
-    /// Locks one version and stores it in the slot, whatever the result.
-    unsafe fn lock(&self, number: u64, slot: *mut pg_sys::TupleTableSlot) -> pg_sys::TM_Result::Type {
+    /// Locks one version and stores it in the slot, if there is one, whatever the result. `lines` gets the place that was
+    /// taken while waiting: it is kept until the newest version is locked, so that nobody behind gets there first.
+    unsafe fn lock(
+        &self,
+        number: u64,
+        slot: *mut pg_sys::TupleTableSlot,
+        lines: &mut Vec<Queue>,
+    ) -> pg_sys::TM_Result::Type {
         let pointer = tid::pointer(number);
         let mut queue = Queue::new(self.relation, pointer, self.mode, self.policy, pg_sys::XLTW_Oper::XLTW_Lock);
         // SAFETY: the executor's arguments, as `Wish` was made of them.
+        let result = unsafe { self.lock_in(number, slot, &mut queue) };
+        lines.push(queue);
+        result
+    }
+
+    /// Locks the version that counts now, starting at the pointer, which follows the row.
+    unsafe fn lock_newest(
+        &self,
+        pointer: pg_sys::ItemPointer,
+        slot: *mut pg_sys::TupleTableSlot,
+        find_last: bool,
+    ) -> Found {
+        let mut lines = Vec::new();
+        // SAFETY: the executor's arguments.
         unsafe {
-            let result = self.lock_in(number, slot, &mut queue);
-            queue.leave();
-            result
+            let found = loop {
+                let Some(number) = tid::number(*pointer) else { break Found::Row(pg_sys::TM_Result::TM_Deleted) };
+                let result = self.lock(number, slot, &mut lines);
+                if result != pg_sys::TM_Result::TM_Updated || !find_last {
+                    break Found::Row(result);
+                }
+                (*self.data).traversed = true;
+                match self.newest(number, pointer) {
+                    Ok(()) => {}
+                    Err(found) => break found,
+                }
+            };
+            lines.into_iter().for_each(|queue| queue.leave());
+            found
         }
     }
 
@@ -70,7 +108,9 @@ impl Wish {
             let found = visibility::updatable(&version, self.command);
             // SAFETY: the executor's arguments; a slot of the table's own kind.
             let end = |result| unsafe {
-                version.store(slot, (*self.relation).rd_id);
+                if !slot.is_null() {
+                    version.store(slot, (*self.relation).rd_id);
+                }
                 if result == TM_Ok { result } else { fail(result, &version, self.data) }
             };
             let shared = self.mode == LockMode::KeyShare && visibility::keeps_key(&version);
@@ -159,16 +199,17 @@ impl Wish {
     }
 
     /// From a version that was replaced to the one that counts now, waiting for those who change it.
-    unsafe fn newest(&self, replaced: u64, pointer: pg_sys::ItemPointer) -> Result<u64, pg_sys::TM_Result::Type> {
+    unsafe fn newest(&self, replaced: u64, pointer: pg_sys::ItemPointer) -> Result<(), Found> {
         use pg_sys::TM_Result::*;
+        let gone = || Found::Row(TM_Deleted);
         let (mut number, mut maker) = (replaced, None);
         loop {
             session::interrupts();
             let view = session::view();
-            let version = Version::get(&view, self.table, number).ok_or(TM_Deleted)?;
+            let version = Version::get(&view, self.table, number).ok_or_else(gone)?;
             if let Some(maker) = maker {
                 if version.header.xmin != maker {
-                    return Err(TM_Deleted);
+                    return Err(gone());
                 }
                 match version.mark.map(|(mark, _)| (mark.xmax, xid::outcome(mark.xmax))) {
                     None | Some((_, Outcome::Aborted)) if version.header.cmin >= self.command && xid::is_own(maker) => {
@@ -177,32 +218,50 @@ impl Wish {
                             (*self.data).xmax = xid::lower(maker);
                             (*self.data).cmax = version.header.cmin;
                         }
-                        return Err(TM_SelfModified);
+                        return Err(Found::Row(TM_SelfModified));
                     }
-                    None | Some((_, Outcome::Aborted)) => return Ok(number),
+                    None | Some((_, Outcome::Aborted)) => return Ok(()),
                     Some((other, Outcome::Running)) => {
                         let operation = pg_sys::XLTW_Oper::XLTW_FetchUpdated;
                         // SAFETY: an open relation, in a transaction.
                         if !unsafe { wait_for(self.relation, *pointer, other, self.policy, operation) } {
-                            return Err(TM_WouldBlock);
+                            return Err(Found::Row(TM_WouldBlock));
                         }
                         continue;
                     }
                     Some((_, Outcome::Own | Outcome::Committed)) => {}
                 }
             }
-            let (mark, _) = version.mark.ok_or(TM_Deleted)?;
+            let (mark, _) = version.mark.ok_or_else(gone)?;
             if mark.flags & Mark::MOVED != 0 {
-                raise(Failure::new(
-                    PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
-                    "tuple to be locked was already moved to another partition due to concurrent update",
-                ));
+                return Err(Found::Moved);
             }
-            number = version.next().ok_or(TM_Deleted)?;
+            number = version.next().ok_or_else(gone)?;
             maker = Some(mark.xmax);
             // SAFETY: the executor's pointer, which follows the row.
             unsafe { *pointer = tid::pointer(number) };
         }
+    }
+}
+
+/// After waiting for a change of a row that others wait for too: takes the newest version while still first in line, for
+/// the executor is going to ask for it at once.
+///
+/// # Safety
+/// An open relation, in a transaction of its command `command`.
+pub unsafe fn keep_place(
+    relation: pg_sys::Relation,
+    mut pointer: pg_sys::ItemPointerData,
+    command: pg_sys::CommandId,
+    mode: LockMode,
+) {
+    let mut data = pg_sys::TM_FailureData::default();
+    let policy = pg_sys::LockWaitPolicy::LockWaitBlock;
+    // SAFETY: the caller's promise. What the row has become, the executor finds out for itself.
+    unsafe {
+        let table = identity::of(relation).id;
+        let wish = Wish { relation, table, command, mode, policy, follow: false, data: &raw mut data };
+        let _ = wish.lock_newest(&mut pointer, std::ptr::null_mut(), true);
     }
 }
 
@@ -226,16 +285,12 @@ pub unsafe extern "C-unwind" fn lock(
         let follow = flags & LOCK_UPDATE_IN_PROGRESS != 0;
         let wish = Wish { relation, table, command, mode: lock_mode(mode), policy, follow, data };
         (*data).traversed = false;
-        loop {
-            let Some(number) = tid::number(*pointer) else { return pg_sys::TM_Result::TM_Deleted };
-            let result = wish.lock(number, slot);
-            if result != pg_sys::TM_Result::TM_Updated || flags & FIND_LAST_VERSION == 0 {
-                return result;
-            }
-            (*data).traversed = true;
-            if let Err(result) = wish.newest(number, pointer) {
-                return result;
-            }
+        match wish.lock_newest(pointer, slot, flags & FIND_LAST_VERSION != 0) {
+            Found::Row(result) => result,
+            Found::Moved => raise(Failure::new(
+                PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+                "tuple to be locked was already moved to another partition due to concurrent update",
+            )),
         }
     }
 }

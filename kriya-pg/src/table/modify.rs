@@ -12,6 +12,7 @@ use kriya_engine::{Check, keys};
 use lsmstore::Batch;
 use pgrx::prelude::*;
 
+use super::lock::keep_place;
 use super::version::{self, Version};
 use super::visibility::{self, Updatable};
 use super::waiting::{Queue, fail, tuple_mode};
@@ -142,6 +143,10 @@ impl Change {
         unsafe {
             let mut queue = Queue::new(self.relation, *self.pointer, mode, block, self.operation);
             let result = self.apply_in(mode, flags, next, more, &mut queue);
+            let again = pg_sys::XactIsoLevel < pg_sys::XACT_REPEATABLE_READ as i32;
+            if result == pg_sys::TM_Result::TM_Updated && again && queue.entered() {
+                keep_place(self.relation, *self.pointer, self.command, mode);
+            }
             queue.leave();
             result
         }

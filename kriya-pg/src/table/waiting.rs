@@ -81,6 +81,11 @@ impl Queue {
         true
     }
 
+    /// Whether the session stands in the line.
+    pub fn entered(&self) -> bool {
+        self.entered
+    }
+
     /// Waits until the transaction has ended. False if the row shall be skipped instead.
     ///
     /// # Safety
