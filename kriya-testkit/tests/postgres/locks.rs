@@ -34,7 +34,12 @@ fn insist(client: &mut Client, statements: &[String]) {
 }
 
 /// Runs `job` in `count` sessions at once, while `watch` looks again and again.
-fn at_once(server: &Postgres, count: u64, job: impl Fn(u64, &mut Client) + Sync, mut watch: impl FnMut(&mut Client) + Send) {
+fn at_once(
+    server: &Postgres,
+    count: u64,
+    job: impl Fn(u64, &mut Client) + Sync,
+    mut watch: impl FnMut(&mut Client) + Send,
+) {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let jobs: Vec<_> = (0..count)
@@ -267,42 +272,65 @@ fn a_worker_that_is_asked_to_stop_lets_those_who_hold_locks_finish() {
 fn rows_on_trial_are_settled_by_a_crash() {
     let mut server = server();
     let mut client = server.connect().unwrap();
+    // An index on a function that stops a session twice: when it looks for a conflict, and between its row and the entry.
     run(
         &mut client,
-        "CREATE TABLE t (id int PRIMARY KEY, v int, e lsmvector(2)) USING lsm_s3;
+        "CREATE FUNCTION gate(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$
+             DECLARE me int := coalesce(nullif(current_setting('stage.me', true), ''), '0');
+             BEGIN
+                 IF me > 0 THEN
+                     IF pg_try_advisory_xact_lock_shared(me, 1) THEN
+                         PERFORM pg_advisory_xact_lock_shared(me, 2);
+                     ELSE
+                         PERFORM pg_advisory_xact_lock_shared(me, 1);
+                     END IF;
+                 END IF;
+                 RETURN $1;
+             END $$;
+         CREATE TABLE t (id int, v int, e lsmvector(2)) USING lsm_s3;
          CREATE INDEX ON t USING lsm_hnsw (e);
+         CREATE UNIQUE INDEX ON t (gate(id));
          INSERT INTO t VALUES (1, 1, '[1,1]') ON CONFLICT DO NOTHING;
-         INSERT INTO t VALUES (2, 2, '[2,2]') ON CONFLICT (id) DO UPDATE SET v = 0",
+         INSERT INTO t VALUES (2, 2, '[2,2]') ON CONFLICT (gate(id)) DO UPDATE SET v = 0;
+         SELECT pg_advisory_lock(s, n) FROM generate_series(1, 3) s, generate_series(1, 2) n",
     );
-    // Two sessions meet on a key, so that one of them takes its row back.
-    run(
-        &mut client,
-        "CREATE FUNCTION slow(int) RETURNS int IMMUTABLE LANGUAGE plpgsql
-             AS 'BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN $1; END';
-         CREATE UNIQUE INDEX ON t (slow(v));
-         SELECT pg_advisory_lock(1)",
-    );
+    let mut sessions: Vec<Client> = (0..3).map(|_| server.connect().unwrap()).collect();
     std::thread::scope(|scope| {
-        let meeting: Vec<_> = (0..2)
-            .map(|_| {
-                let server = &server;
+        let meeting: Vec<_> = (1..)
+            .zip(&mut sessions)
+            .map(|(me, client)| {
                 scope.spawn(move || {
-                    let mut client = server.connect().expect("a session");
-                    run(&mut client, "INSERT INTO t VALUES (3, 3, '[3,3]') ON CONFLICT (slow(v)) DO UPDATE SET v = 33");
+                    run(client, &format!("SET stage.me = {me}"));
+                    let sql = "INSERT INTO t VALUES (3, 3, '[3,3]') ON CONFLICT (gate(id)) DO UPDATE SET v = 33";
+                    client.batch_execute(sql).is_ok()
                 })
             })
             .collect();
-        let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
-        while value(&mut client, waiting) != "2" {
-            assert!(meeting.iter().all(|session| !session.is_finished()), "a session did not wait");
+        let mut wait_at = |gate: u32, count: usize| {
+            let at =
+                format!("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = {gate}");
+            while value(&mut client, &at) != count.to_string() {
+                assert_eq!(meeting.iter().filter(|session| !session.is_finished()).count(), 3);
+            }
+            run(&mut client, &format!("SELECT pg_advisory_unlock(s, {gate}) FROM generate_series(1, 2) s"));
+        };
+        wait_at(1, 3);
+        // Two have their rows in the table, on trial; the third never gets so far.
+        wait_at(2, 2);
+        // One of the two takes its row back; the third is there when the server is killed.
+        while meeting.iter().filter(|session| session.is_finished()).count() < 2 {
+            std::thread::yield_now();
         }
-        run(&mut client, "SELECT pg_advisory_unlock(1)");
-        for session in meeting {
-            session.join().expect("a session");
-        }
+        run(&mut client, "SELECT pg_advisory_unlock(3, 1)");
+        let mut watch = server.connect().unwrap();
+        let expected = ["1|1", "2|2", "3|33"];
+        assert_eq!(rows(&mut watch, "SELECT id, v FROM t ORDER BY id"), expected);
+        server.kill().unwrap();
+        let ended: Vec<bool> = meeting.into_iter().map(|session| session.join().expect("a session")).collect();
+        assert_eq!(ended, [true, true, false]);
     });
+    server.start().unwrap();
     let expected = ["1|1", "2|2", "3|33"];
-    assert_eq!(rows(&mut client, "SELECT id, v FROM t ORDER BY id"), expected);
     for round in 0..2 {
         if round == 1 {
             run(&mut server.connect().unwrap(), "SELECT lsm_s3_flush()");

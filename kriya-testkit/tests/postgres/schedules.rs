@@ -14,7 +14,8 @@
 //! A number names a session. `(every order)` runs every interleaving of the sessions' steps. A step of a session that
 //! still waits comes as soon as it does not. A session counts as waiting when Postgres says that it is blocked, directly
 //! or through other waiting sessions, by one that has nothing to do: nothing will happen then until the next step. So
-//! the outcome depends on the server's rules alone, not on timing.
+//! the outcome depends on the server's rules alone, not on timing. `2!` is a step that stops waiting by itself: nothing
+//! else is done until it has.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt::Write as _;
@@ -28,12 +29,19 @@ use crate::support::{postgres, rows, run, told, value};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
+struct Step {
+    session: usize,
+    sql: String,
+    /// It gives up waiting by itself.
+    impatient: bool,
+}
+
 /// What sessions do, in the order of the file.
 pub struct Schedule {
     pub name: String,
     every_order: bool,
     setup: Vec<String>,
-    steps: Vec<(usize, String)>,
+    steps: Vec<Step>,
     checks: Vec<String>,
 }
 
@@ -52,7 +60,10 @@ pub fn parse(text: &str) -> Vec<Schedule> {
         match who {
             "setup" => schedule.setup.push(sql.to_owned()),
             "check" => schedule.checks.push(sql.to_owned()),
-            number => schedule.steps.push((number.parse().expect("a session's number"), sql.to_owned())),
+            number => {
+                let session = number.trim_end_matches('!').parse().expect("a session's number");
+                schedule.steps.push(Step { session, sql: sql.to_owned(), impatient: number.ends_with('!') });
+            }
         }
     }
     schedules
@@ -61,7 +72,7 @@ pub fn parse(text: &str) -> Vec<Schedule> {
 impl Schedule {
     /// The orders to be run: lists of sessions, each once for each of its steps.
     pub fn orders(&self) -> Vec<Vec<usize>> {
-        let written: Vec<usize> = self.steps.iter().map(|(session, _)| *session).collect();
+        let written: Vec<usize> = self.steps.iter().map(|step| step.session).collect();
         if !self.every_order {
             return vec![written];
         }
@@ -75,17 +86,18 @@ impl Schedule {
     /// Runs the steps in that order on tables of that access method; says what happened.
     pub fn run(&self, stage: &mut Stage, method: &str, order: &[usize]) -> String {
         stage.set(method, &self.setup);
-        let mut queues: HashMap<usize, VecDeque<&str>> = HashMap::new();
-        for (session, sql) in &self.steps {
-            queues.entry(*session).or_default().push_back(sql);
+        let mut queues: HashMap<usize, VecDeque<&Step>> = HashMap::new();
+        for step in &self.steps {
+            queues.entry(step.session).or_default().push_back(step);
         }
         let mut due: VecDeque<usize> = order.iter().copied().collect();
         let mut trace = String::new();
         while let Some(at) = due.iter().position(|session| !stage.waiting.contains_key(session)) {
             let session = due.remove(at).expect("a position that was found");
-            let sql = queues.get_mut(&session).and_then(VecDeque::pop_front).expect("a step for each entry");
+            let Step { sql, impatient, .. } =
+                queues.get_mut(&session).and_then(VecDeque::pop_front).expect("a step for each entry");
             stage.begin(session, sql);
-            let ended = stage.settle(&trace);
+            let ended = stage.settle(&trace, impatient.then_some(session));
             if !ended.iter().any(|(who, ..)| *who == session) {
                 let _ = writeln!(trace, "{session} {sql}\n    waits");
             }
@@ -134,6 +146,9 @@ pub struct Stage {
     waiting: BTreeMap<usize, String>,
 }
 
+/// Ends whatever a session has begun and holds.
+const END: &str = "ROLLBACK; SELECT pg_advisory_unlock_all()";
+
 /// Sessions that a schedule may have.
 const SESSIONS: usize = 4;
 
@@ -181,7 +196,7 @@ impl Stage {
             self.begin(session, sql);
         }
         while !self.waiting.is_empty() {
-            self.settle("");
+            self.settle("", None);
         }
     }
 
@@ -191,8 +206,8 @@ impl Stage {
     }
 
     /// Waits until every session has either finished or waits for one that has; returns who has finished, in order of
-    /// their numbers.
-    fn settle(&mut self, trace: &str) -> Vec<(usize, String, String)> {
+    /// their numbers. `impatient` is waited for in any case.
+    fn settle(&mut self, trace: &str, impatient: Option<usize>) -> Vec<(usize, String, String)> {
         let deadline = Instant::now() + PATIENCE;
         let (mut ended, mut quiet) = (Vec::new(), 0);
         while !self.waiting.is_empty() && quiet < 2 {
@@ -203,7 +218,8 @@ impl Stage {
                 quiet = 0;
             } else {
                 // Twice, for the lists are not read in one moment.
-                quiet = if self.is_quiet() { quiet + 1 } else { 0 };
+                let over = impatient.is_none_or(|session| !self.waiting.contains_key(&session));
+                quiet = if over && self.is_quiet() { quiet + 1 } else { 0 };
             }
         }
         ended.sort();
@@ -247,8 +263,8 @@ impl Stage {
         while !open.is_empty() {
             let at = open.iter().position(|session| !self.waiting.contains_key(session));
             let session = open.remove(at.expect("somebody who does not wait"));
-            self.begin(session, "ROLLBACK");
-            ended.extend(self.settle("").into_iter().filter(|(_, sql, _)| sql != "ROLLBACK"));
+            self.begin(session, END);
+            ended.extend(self.settle("", None).into_iter().filter(|(_, sql, _)| sql != END));
         }
         ended
     }
