@@ -1,12 +1,16 @@
 //! Row locks as sessions meet them.
 
+use std::os::fd::BorrowedFd;
+use std::sync::MutexGuard;
+
 use kriya_engine::locks::LockMode::{self, KeyShare, NoKeyUpdate, Update};
 use kriya_engine::locks::{Change, Claim, Obstacle};
 use kriya_engine::worker::XidState;
-use kriya_engine::{Changed, Check, Locked, PollWait, keys};
+use kriya_engine::{Changed, Check, Interrupted, Locked, PollWait, Wait, keys};
 use lsmstore::Batch;
+use rustix::event::{PollFd, PollFlags, Timespec};
 
-use crate::cluster::{Backend, Cluster, eventually};
+use crate::cluster::{Backend, Cluster, LogState, eventually};
 
 const TABLE: u64 = 3;
 
@@ -101,6 +105,42 @@ fn locks_outlive_their_connection_but_not_their_transaction() {
         lock(&mut b, 1, Update) == Locked::Granted
     });
     assert_eq!(lock(&mut b, 2, Update), Locked::Granted);
+}
+
+struct Impatient;
+
+impl Wait for Impatient {
+    fn ready(&mut self, _: BorrowedFd<'_>, _: bool) -> Result<(), Interrupted> {
+        Err(Interrupted)
+    }
+}
+
+/// Lets the host go on once it has seen that no answer comes before.
+struct UntilAnswered<'a>(Option<MutexGuard<'a, LogState>>);
+
+impl Wait for UntilAnswered<'_> {
+    fn ready(&mut self, fd: BorrowedFd<'_>, write: bool) -> Result<(), Interrupted> {
+        if !write && self.0.is_some() {
+            let patience = Timespec { tv_sec: 0, tv_nsec: 300_000_000 };
+            let answered = rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&patience));
+            assert_eq!(answered, Ok(0), "the fence was answered while a request was under way");
+            self.0 = None;
+        }
+        PollWait.ready(fd, write)
+    }
+}
+
+#[test]
+fn a_fence_waits_for_the_request_of_a_session_that_is_gone() {
+    let cluster = Cluster::new();
+    let (mut a, mut b) = (cluster.connect(), cluster.connect());
+    // A lease of row numbers is logged first, and the host does not get to it.
+    let held = cluster.host.lock();
+    assert!(a.session.lease_tids(TABLE, 1, &mut Impatient).is_err());
+    drop(a);
+    let mut wait = UntilAnswered(Some(held));
+    b.session.fence(&mut wait).unwrap();
+    assert!(wait.0.is_none());
 }
 
 #[test]
