@@ -170,9 +170,8 @@ impl Wish {
         let marked = |version: &Version<'_>| (version.number, version.mark.map(|(_, bytes)| bytes.to_vec()));
         let mut versions = vec![marked(first)];
         let mut last = *first;
-        while self.follow {
+        while let (true, Some((mark, _)), Some(next)) = (self.follow, last.mark, last.next()) {
             session::interrupts();
-            let (Some((mark, _)), Some(next)) = (last.mark, last.next()) else { break };
             if xid::outcome(mark.xmax) == Outcome::Aborted {
                 break;
             }
