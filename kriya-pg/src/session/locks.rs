@@ -3,7 +3,7 @@
 //! Whoever locks through a worker's generation counts as one who wrote through it: before commit the worker must still be
 //! the same one, for its successor knows of no locks.
 
-use kriya_engine::locks::{self, Claim, Marked, Obstacle};
+use kriya_engine::locks::{self, Claim, LockMode, Marked, Obstacle};
 use kriya_engine::{Changed as Answer, Check, Locked};
 use lsmstore::Batch;
 use pgrx::prelude::*;
@@ -11,6 +11,7 @@ use pgrx::prelude::*;
 use super::{
     BACKEND, Composed, at_end, drain, refuse_in_recovery, with, with_backend, write_composed, write_generation,
 };
+use crate::xid;
 
 /// What came of a change.
 #[must_use]
@@ -43,6 +44,7 @@ pub fn lock(claim: &Claim, versions: &[Marked]) -> Locked {
     let level = unsafe { pg_sys::GetCurrentTransactionNestLevel() };
     BACKEND.with_borrow_mut(|backend| {
         let generation = write_generation(backend);
+        backend.transaction.strongest = backend.transaction.strongest.max(Some(claim.mode));
         // Noted before it is asked for: the answer may be cut off.
         let locked = &mut backend.transaction.locked;
         if level > 1 && !locked.contains(&(level, claim.xid)) {
@@ -52,9 +54,12 @@ pub fn lock(claim: &Claim, versions: &[Marked]) -> Locked {
     })
 }
 
-/// Whether the transaction holds any lock of a row.
-pub fn is_locker(table: u64, tid: u64, transaction: u64) -> bool {
-    with(|session, wait| session.is_locker(table, tid, transaction, wait))
+/// The strongest lock that the current transaction holds of a row, if it is at least that strong. Asks nobody if the
+/// transaction has locked nothing so strongly.
+pub fn held(table: u64, tid: u64, at_least: LockMode) -> Option<LockMode> {
+    let possible = BACKEND.with_borrow(|backend| backend.transaction.strongest >= Some(at_least));
+    let held = possible.then(|| with(|session, wait| session.held(table, tid, xid::top(), wait))).flatten();
+    held.filter(|mode| *mode >= at_least)
 }
 
 /// Returns when nothing is on its way to the worker any more that any session sent before.
