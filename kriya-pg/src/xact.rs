@@ -66,7 +66,7 @@ unsafe extern "C-unwind" fn at_transaction(event: pg_sys::XactEvent::Type, _argu
             session::before_commit();
         }
         XACT_EVENT_PRE_PREPARE if session::has_written() || !dropped_files().is_empty() => raise(Failure::unsupported(
-            "PREPARE TRANSACTION is not supported yet in a transaction that changed lsm_s3 tables or lsm_hnsw indexes",
+            "PREPARE TRANSACTION is not supported yet in a transaction that changed lsm_s3 tables or lsm_hnsw indexes, or locked rows",
         )),
         XACT_EVENT_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PREPARE => session::transaction_ended(),
         _ => {}

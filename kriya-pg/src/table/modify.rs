@@ -245,6 +245,9 @@ impl Change {
     unsafe fn mode(&self, slot: *mut pg_sys::TupleTableSlot) -> LockMode {
         // SAFETY: the executor's arguments; the copied tuple lives until it is freed.
         unsafe {
+            if !(*(*self.relation).rd_rel).relhasindex {
+                return LockMode::NoKeyUpdate;
+            }
             let view = session::view();
             let table = identity::of(self.relation).id;
             let old = tid::number(*self.pointer).and_then(|number| Version::get(&view, table, number));

@@ -5,22 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use kriya_testkit::Postgres;
 use postgres::Client;
 
-use crate::support::{builder, failure, postgres, rows, run, server, started, value};
+use crate::support::{Numbers, builder, failure, postgres, rows, run, server, started, value};
 
 const SEED: u64 = 20_261_121;
-
-/// A small generator of numbers that look random (SplitMix64).
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % limit
-    }
-}
 
 /// Runs a transaction until it commits; serialization failures and deadlocks are run again.
 fn insist(client: &mut Client, statements: &[String]) {

@@ -70,6 +70,13 @@ pub fn parse(text: &str) -> Vec<Schedule> {
 }
 
 impl Schedule {
+    /// Of steps in this order, each with its session.
+    pub fn new(name: String, setup: &[&str], steps: Vec<(usize, String)>, checks: &[&str]) -> Schedule {
+        let owned = |list: &[&str]| list.iter().map(|sql| (*sql).to_owned()).collect();
+        let steps = steps.into_iter().map(|(session, sql)| Step { session, sql, impatient: false }).collect();
+        Schedule { name, every_order: false, setup: owned(setup), steps, checks: owned(checks) }
+    }
+
     /// The orders to be run: lists of sessions, each once for each of its steps.
     pub fn orders(&self) -> Vec<Vec<usize>> {
         let written: Vec<usize> = self.steps.iter().map(|step| step.session).collect();
