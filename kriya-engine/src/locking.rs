@@ -53,6 +53,17 @@ impl Session {
         }
     }
 
+    /// Who is in the way of a lock of one version, if anybody is, and whether the asking transaction holds any.
+    ///
+    /// # Errors
+    /// As [`Session::new_id`].
+    pub fn ask(&mut self, claim: &Claim, tid: u64, wait: &mut dyn Wait) -> Result<Obstacle, ClientError> {
+        match self.call(&Request::Ask { claim: claim.clone(), tid }, &[], wait)? {
+            Reply::InTheWay { xids, member } => Ok(Obstacle { xids, member }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// The strongest lock that a transaction holds of a row.
     ///
     /// # Errors

@@ -97,6 +97,11 @@ pub(crate) enum Request {
         tid: u64,
         transaction: u64,
     },
+    /// Who is in the way of a claim, without making it: always answered by [`Reply::InTheWay`].
+    Ask {
+        claim: Claim,
+        tid: u64,
+    },
     /// Answered when nothing is on its way any more that was sent before, by whomever.
     Fence,
     /// Raw: `dim` floats for each entry that has its vector here.

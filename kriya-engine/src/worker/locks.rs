@@ -46,11 +46,14 @@ pub(crate) struct LockTable {
 impl LockTable {
     /// What keeps `claim` from row `row`, if anything does.
     pub(crate) fn obstacle(&self, row: Row, claim: &Claim) -> Option<Obstacle> {
-        let xids: Vec<u64> = (self.held(row))
-            .filter(|held| held.transaction != claim.transaction && held.mode.conflicts(claim.mode))
-            .map(|held| held.xid)
-            .collect();
+        let xids = self.in_the_way(row, claim);
         (!xids.is_empty()).then(|| Obstacle { xids, member: self.strongest(row, claim.transaction).is_some() })
+    }
+
+    /// Holders of locks that keep `claim` from the row.
+    pub(crate) fn in_the_way(&self, row: Row, claim: &Claim) -> Vec<u64> {
+        let conflicts = |held: &&Held| held.transaction != claim.transaction && held.mode.conflicts(claim.mode);
+        self.held(row).filter(conflicts).map(|held| held.xid).collect()
     }
 
     /// The strongest lock of the row that the transaction holds.

@@ -155,6 +155,13 @@ impl<'a> Serving<'a> {
             Request::Held { table, tid, transaction } => {
                 Reply::Held(engine.locks().table.strongest((table, tid), transaction)).into()
             }
+            Request::Ask { claim, tid } => {
+                let row = (claim.table, tid);
+                let mut locks = engine.locks();
+                locks.table.end(&claim.ended);
+                let member = locks.table.strongest(row, claim.transaction).is_some();
+                Reply::InTheWay { xids: locks.table.in_the_way(row, &claim), member }.into()
+            }
             Request::Fence => match engine.sessions.fence(|| !engine.signals.working()) {
                 true => Reply::Done.into(),
                 false => Reply::Stopping.into(),

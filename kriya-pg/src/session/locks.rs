@@ -54,12 +54,15 @@ pub fn lock(claim: &Claim, versions: &[Marked]) -> Locked {
     })
 }
 
-/// The strongest lock that the current transaction holds of a row, if it is at least that strong. Asks nobody if the
-/// transaction has locked nothing so strongly.
-pub fn held(table: u64, tid: u64, at_least: LockMode) -> Option<LockMode> {
-    let possible = BACKEND.with_borrow(|backend| backend.transaction.strongest >= Some(at_least));
-    let held = possible.then(|| with(|session, wait| session.held(table, tid, xid::top(), wait))).flatten();
-    held.filter(|mode| *mode >= at_least)
+/// Who is in the way of a claim to a version.
+pub fn ask(claim: &Claim, tid: u64) -> Obstacle {
+    with(|session, wait| session.ask(claim, tid, wait))
+}
+
+/// True if the current transaction holds a row as if to delete it. Asks nobody if it has locked nothing so.
+pub fn holds_for_update(table: u64, tid: u64) -> bool {
+    let possible = BACKEND.with_borrow(|backend| backend.transaction.strongest == Some(LockMode::Update));
+    possible && with(|session, wait| session.held(table, tid, xid::top(), wait)) == Some(LockMode::Update)
 }
 
 /// Returns when nothing is on its way to the worker any more that any session sent before.

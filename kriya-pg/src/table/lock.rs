@@ -100,7 +100,8 @@ impl Wish {
         queue: &mut Queue,
     ) -> pg_sys::TM_Result::Type {
         use pg_sys::TM_Result::*;
-        let mut claim: Option<Claim> = None;
+        let (transaction, xid) = (xid::top(), xid::current());
+        let mut claim = Claim { table: self.table, transaction, xid, mode: self.mode, ended: Vec::new() };
         loop {
             session::interrupts();
             let view = session::view();
@@ -123,11 +124,8 @@ impl Wish {
                 Updatable::Deleted => return end(TM_Deleted),
                 Updatable::BeingModified(other) => {
                     // SAFETY: an open relation, in a transaction.
-                    unsafe {
-                        let member = session::held(self.table, number, LockMode::KeyShare).is_some();
-                        if !member && !queue.enter() || !queue.wait_for(other) {
-                            return end(TM_WouldBlock);
-                        }
+                    if !unsafe { queue.wait_for_change(other, number, &mut claim) } {
+                        return end(TM_WouldBlock);
                     }
                     continue;
                 }
@@ -145,14 +143,7 @@ impl Wish {
                     continue;
                 }
             };
-            let claim = claim.get_or_insert_with(|| Claim {
-                table: self.table,
-                transaction: xid::top(),
-                xid: xid::current(),
-                mode: self.mode,
-                ended: Vec::new(),
-            });
-            match session::lock(claim, &versions) {
+            match session::lock(&claim, &versions) {
                 Locked::Granted => return end(TM_Ok),
                 Locked::Lost => {}
                 // SAFETY: an open relation, in a transaction.

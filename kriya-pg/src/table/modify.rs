@@ -186,10 +186,7 @@ impl Change {
                     }
                     Updatable::BeingModified(other) => {
                         drop(view);
-                        if session::held(table, number, LockMode::KeyShare).is_none() {
-                            queue.enter();
-                        }
-                        queue.wait_for(other);
+                        queue.wait_for_change(other, number, &mut change.claim);
                         continue;
                     }
                 }
@@ -235,9 +232,8 @@ impl Change {
         // SAFETY: the executor's arguments.
         unsafe {
             let table = identity::of(self.relation).id;
-            let locked =
-                || tid::number(*self.pointer).and_then(|number| session::held(table, number, LockMode::Update));
-            if mode == LockMode::Update || locked().is_some() { Mark::KEY } else { 0 }
+            let locked = || tid::number(*self.pointer).is_some_and(|number| session::holds_for_update(table, number));
+            if mode == LockMode::Update || locked() { Mark::KEY } else { 0 }
         }
     }
 

@@ -4,13 +4,13 @@
 //! served), then waits for the other transaction's own lock. So deadlocks are found, timeouts and cancels work, and
 //! `pg_blocking_pids` knows. What lies in the worker says only whom to wait for.
 
-use kriya_engine::locks::LockMode;
+use kriya_engine::locks::{Claim, LockMode};
 use pgrx::prelude::*;
 
 use super::version::Version;
-use crate::compat;
 use crate::error::{Failure, raise};
 use crate::xid::{self, lower};
+use crate::{compat, session};
 
 /// How Postgres names the mode of a row lock.
 pub fn tuple_mode(mode: LockMode) -> pg_sys::LockTupleMode::Type {
@@ -84,6 +84,21 @@ impl Queue {
     /// Whether the session stands in the line.
     pub fn entered(&self) -> bool {
         self.entered
+    }
+
+    /// Waits for the transaction that is changing the row, and for the holders of locks in the way of `claim`: as on heap,
+    /// whoever waits for a row waits for all who hold it, then looks again. False if the row shall be skipped instead.
+    ///
+    /// # Safety
+    /// As [`Queue::enter`].
+    pub unsafe fn wait_for_change(&mut self, other: u64, number: u64, claim: &mut Claim) -> bool {
+        let obstacle = session::ask(claim, number);
+        // SAFETY: the caller's promise.
+        unsafe {
+            (obstacle.member || self.enter())
+                && self.wait_for(other)
+                && self.wait_for_all(&obstacle.xids, obstacle.member, &mut claim.ended)
+        }
     }
 
     /// Waits until the transaction has ended. False if the row shall be skipped instead.
