@@ -64,7 +64,7 @@ impl Session {
         }
     }
 
-    /// The strongest lock that a transaction holds of a row.
+    /// The locks that a transaction holds of a row, each with the subtransaction that holds it.
     ///
     /// # Errors
     /// As [`Session::new_id`].
@@ -74,9 +74,9 @@ impl Session {
         tid: u64,
         transaction: u64,
         wait: &mut dyn Wait,
-    ) -> Result<Option<LockMode>, ClientError> {
+    ) -> Result<Vec<(u64, LockMode)>, ClientError> {
         match self.call(&Request::Held { table, tid, transaction }, &[], wait)? {
-            Reply::Held(mode) => Ok(mode),
+            Reply::Held(locks) => Ok(locks),
             other => Err(unexpected(&other)),
         }
     }

@@ -91,7 +91,7 @@ pub(crate) enum Request {
         claim: Claim,
         versions: Vec<Marked>,
     },
-    /// Which lock of the row the transaction holds.
+    /// Which locks of the row the transaction holds.
     Held {
         table: u64,
         tid: u64,
@@ -204,7 +204,7 @@ pub(crate) enum Reply {
         xids: Vec<u64>,
         member: bool,
     },
-    Held(Option<LockMode>),
+    Held(Vec<(u64, LockMode)>),
     Busy,
     IndexWritten {
         first_entry: u64,

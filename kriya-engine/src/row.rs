@@ -92,7 +92,7 @@ impl RowHeader {
 /// That a row version was deleted or replaced, by whom, and where its successor is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
-    /// [`Mark::KEY`], [`Mark::MOVED`].
+    /// [`Mark::KEY`], [`Mark::MOVED`], [`Mark::LOCKED`].
     pub flags: u8,
     /// Incarnation of the store under which `xmax` has its meaning.
     pub incarnation: u32,
@@ -109,6 +109,9 @@ impl Mark {
     pub const KEY: u8 = 1;
     /// Flag: the row lives on in another partition.
     pub const MOVED: u8 = 2;
+    /// Flag: another subtransaction of the transaction held the row as if to delete it. Who comes for this very version
+    /// takes its key for changed; who comes from an earlier one does not. So it is on heap.
+    pub const LOCKED: u8 = 4;
 
     /// A deletion mark's value.
     ///

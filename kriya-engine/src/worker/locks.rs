@@ -47,7 +47,7 @@ impl LockTable {
     /// What keeps `claim` from row `row`, if anything does.
     pub(crate) fn obstacle(&self, row: Row, claim: &Claim) -> Option<Obstacle> {
         let xids = self.in_the_way(row, claim);
-        (!xids.is_empty()).then(|| Obstacle { xids, member: self.strongest(row, claim.transaction).is_some() })
+        (!xids.is_empty()).then(|| Obstacle { xids, member: !self.own(row, claim.transaction).is_empty() })
     }
 
     /// Holders of locks that keep `claim` from the row.
@@ -56,9 +56,9 @@ impl LockTable {
         self.held(row).filter(conflicts).map(|held| held.xid).collect()
     }
 
-    /// The strongest lock of the row that the transaction holds.
-    pub(crate) fn strongest(&self, row: Row, transaction: u64) -> Option<LockMode> {
-        self.held(row).filter(|held| held.transaction == transaction).map(|held| held.mode).max()
+    /// The locks of the row that the transaction holds, with the subtransactions that hold them.
+    pub(crate) fn own(&self, row: Row, transaction: u64) -> Vec<(u64, LockMode)> {
+        self.held(row).filter(|held| held.transaction == transaction).map(|held| (held.xid, held.mode)).collect()
     }
 
     fn held(&self, row: Row) -> impl Iterator<Item = &Held> {

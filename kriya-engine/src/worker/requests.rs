@@ -153,13 +153,13 @@ impl<'a> Serving<'a> {
                 lock(engine, &claim, &versions).into()
             }
             Request::Held { table, tid, transaction } => {
-                Reply::Held(engine.locks().table.strongest((table, tid), transaction)).into()
+                Reply::Held(engine.locks().table.own((table, tid), transaction)).into()
             }
             Request::Ask { claim, tid } => {
                 let row = (claim.table, tid);
                 let mut locks = engine.locks();
                 locks.table.end(&claim.ended);
-                let member = locks.table.strongest(row, claim.transaction).is_some();
+                let member = !locks.table.own(row, claim.transaction).is_empty();
                 Reply::InTheWay { xids: locks.table.in_the_way(row, &claim), member }.into()
             }
             Request::Fence => match engine.sessions.fence(|| !engine.signals.working()) {

@@ -84,8 +84,8 @@ fn of_several_versions_all_are_locked_or_none() {
     let (claim, generation) = (claim(&b, KeyShare), b.session.generation());
     let answer = b.session.lock(generation, &claim, &[(1, None), (2, None)], &mut PollWait).unwrap();
     assert_eq!(answer, Locked::InTheWay(in_the_way(&[a.xid], false)));
-    assert_eq!(a.session.held(TABLE, 1, b.xid, &mut PollWait).unwrap(), None);
-    assert_eq!(a.session.held(TABLE, 2, a.xid, &mut PollWait).unwrap(), Some(Update));
+    assert_eq!(a.session.held(TABLE, 1, b.xid, &mut PollWait).unwrap(), []);
+    assert_eq!(a.session.held(TABLE, 2, a.xid, &mut PollWait).unwrap(), [(a.xid, Update)]);
 }
 
 #[test]

@@ -59,10 +59,13 @@ pub fn ask(claim: &Claim, tid: u64) -> Obstacle {
     with(|session, wait| session.ask(claim, tid, wait))
 }
 
-/// True if the current transaction holds a row as if to delete it. Asks nobody if it has locked nothing so.
-pub fn holds_for_update(table: u64, tid: u64) -> bool {
-    let possible = BACKEND.with_borrow(|backend| backend.transaction.strongest == Some(LockMode::Update));
-    possible && with(|session, wait| session.held(table, tid, xid::top(), wait)) == Some(LockMode::Update)
+/// The subtransactions of the current transaction that hold a row as if to delete it. Asks nobody if none can.
+pub fn holders_for_update(table: u64, tid: u64) -> Vec<u64> {
+    if BACKEND.with_borrow(|backend| backend.transaction.strongest != Some(LockMode::Update)) {
+        return Vec::new();
+    }
+    let held = with(|session, wait| session.held(table, tid, xid::top(), wait));
+    held.into_iter().filter(|(_, mode)| *mode == LockMode::Update).map(|(xid, _)| xid).collect()
 }
 
 /// Returns when nothing is on its way to the worker any more that any session sent before.

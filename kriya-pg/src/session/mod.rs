@@ -33,7 +33,7 @@ pub use buffers::{buffer_row, drain};
 pub use connection::{PollWait, interrupts, nap};
 use connection::{connect, until_served};
 use locks::forget_locks;
-pub use locks::{Changed, ask, change, fence, holds_for_update, keep_locks, lock};
+pub use locks::{Changed, ask, change, fence, holders_for_update, keep_locks, lock};
 
 /// Rows of one message to the worker, at most.
 pub const MESSAGE_ROWS: usize = 1000;

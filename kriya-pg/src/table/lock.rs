@@ -114,7 +114,7 @@ impl Wish {
                 }
                 if result == TM_Ok { result } else { fail(result, &version, self.data) }
             };
-            let shared = self.mode == LockMode::KeyShare && visibility::keeps_key(&version);
+            let shared = self.mode == LockMode::KeyShare && visibility::keeps_key(&version, false);
             match found {
                 Updatable::Ok => {}
                 Updatable::Invisible => return end(TM_Invisible),
@@ -171,7 +171,7 @@ impl Wish {
                 break;
             }
             if let Some((mark, _)) = version.mark
-                && !visibility::keeps_key(&version)
+                && !visibility::keeps_key(&version, true)
             {
                 match xid::outcome(mark.xmax) {
                     Outcome::Running => return Chain::Wait(mark.xmax),

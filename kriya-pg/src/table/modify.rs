@@ -232,8 +232,14 @@ impl Change {
         // SAFETY: the executor's arguments.
         unsafe {
             let table = identity::of(self.relation).id;
-            let locked = || tid::number(*self.pointer).is_some_and(|number| session::holds_for_update(table, number));
-            if mode == LockMode::Update || locked() { Mark::KEY } else { 0 }
+            let holders = match tid::number(*self.pointer) {
+                Some(number) if mode != LockMode::Update => session::holders_for_update(table, number),
+                _ => Vec::new(),
+            };
+            let xid = xid::current();
+            let key = mode == LockMode::Update || holders.contains(&xid);
+            let locked = holders.iter().any(|holder| *holder != xid);
+            u8::from(key) * Mark::KEY | u8::from(locked) * Mark::LOCKED
         }
     }
 

@@ -154,9 +154,10 @@ pub fn updatable(version: &Version<'_>, command: pg_sys::CommandId) -> Updatable
     }
 }
 
-/// True if the version has no mark, or one that leaves its key as it is.
-pub fn keeps_key(version: &Version<'_>) -> bool {
-    version.mark.is_none_or(|(mark, _)| mark.flags & Mark::KEY == 0)
+/// True if the version has no mark, or one that leaves its key as it is; `later`: to one who comes from an earlier version.
+pub fn keeps_key(version: &Version<'_>, later: bool) -> bool {
+    let changes = if later { Mark::KEY } else { Mark::KEY | Mark::LOCKED };
+    version.mark.is_none_or(|(mark, _)| mark.flags & changes == 0)
 }
 
 /// What an index build makes of a version.
