@@ -15,8 +15,8 @@ fn compare(name: &str, at_least: usize) {
     let mut stage = Stage::new(&server);
     for schedule in schedules {
         for order in schedule.orders() {
-            let heap = schedule.run(&mut stage, "heap", &order);
-            let ours = schedule.run(&mut stage, "lsm_s3", &order);
+            let heap = schedule.run(&mut stage, "heap", &order).trace;
+            let ours = schedule.run(&mut stage, "lsm_s3", &order).trace;
             assert!(heap == ours, "{} {order:?}\n--- heap\n{heap}\n--- lsm_s3\n{ours}", schedule.name);
         }
     }
@@ -99,7 +99,9 @@ fn whatever_sessions_do_it_ends_as_on_heap() {
     const FIRST: u64 = 20_261_121;
     let server = server();
     let mut stage = Stage::new(&server);
-    for seed in FIRST..FIRST + 60 {
+    const SEEDS: u64 = 150;
+    let mut races = 0;
+    for seed in FIRST..FIRST + SEEDS {
         let mut numbers = Numbers(seed);
         let mut sessions: Vec<_> = (0..2 + numbers.below(2)).map(|_| session(&mut numbers).into_iter()).collect();
         let mut steps = Vec::new();
@@ -112,10 +114,12 @@ fn whatever_sessions_do_it_ends_as_on_heap() {
         let order = schedule.orders().remove(0);
         let heap = schedule.run(&mut stage, "heap", &order);
         let ours = schedule.run(&mut stage, "lsm_s3", &order);
-        // Where two sessions wake at once, heap itself has more than one way to go on.
-        let same = heap == ours
-            || (0..4).any(|_| schedule.run(&mut stage, "heap", &order) == ours)
-            || (0..4).any(|_| schedule.run(&mut stage, "lsm_s3", &order) == heap);
-        assert!(same, "{}\n--- heap\n{heap}\n--- lsm_s3\n{ours}", schedule.name);
+        if heap.trace != ours.trace {
+            let (heap_trace, our_trace) = (heap.trace, ours.trace);
+            assert!(heap.raced, "{}\n--- heap\n{heap_trace}\n--- lsm_s3\n{our_trace}", schedule.name);
+            races += 1;
+        }
     }
+    // Where a step wakes two sessions, either may be first; it is rare.
+    assert!(races <= SEEDS / 20, "{races} of {SEEDS} schedules went another way than on heap");
 }

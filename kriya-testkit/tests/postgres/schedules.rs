@@ -45,6 +45,14 @@ pub struct Schedule {
     checks: Vec<String>,
 }
 
+/// What came of a schedule.
+pub struct Played {
+    /// Each step and what it returned.
+    pub trace: String,
+    /// One step set several sessions going at once: the server promises no order between them.
+    pub raced: bool,
+}
+
 /// The schedules of a file.
 pub fn parse(text: &str) -> Vec<Schedule> {
     let mut schedules: Vec<Schedule> = Vec::new();
@@ -91,23 +99,25 @@ impl Schedule {
     }
 
     /// Runs the steps in that order on tables of that access method; says what happened.
-    pub fn run(&self, stage: &mut Stage, method: &str, order: &[usize]) -> String {
+    pub fn run(&self, stage: &mut Stage, method: &str, order: &[usize]) -> Played {
         stage.set(method, &self.setup);
         let mut queues: HashMap<usize, VecDeque<&Step>> = HashMap::new();
         for step in &self.steps {
             queues.entry(step.session).or_default().push_back(step);
         }
         let mut due: VecDeque<usize> = order.iter().copied().collect();
-        let mut trace = String::new();
+        let (mut trace, mut raced) = (String::new(), false);
         while let Some(at) = due.iter().position(|session| !stage.waiting.contains_key(session)) {
             let session = due.remove(at).expect("a position that was found");
             let Step { sql, impatient, .. } =
                 queues.get_mut(&session).and_then(VecDeque::pop_front).expect("a step for each entry");
+            let waited = stage.waiting.len();
             stage.begin(session, sql);
             let ended = stage.settle(&trace, impatient.then_some(session));
             if !ended.iter().any(|(who, ..)| *who == session) {
                 let _ = writeln!(trace, "{session} {sql}\n    waits");
             }
+            raced |= waited > 1 && ended.iter().any(|(who, ..)| *who != session);
             for (who, sql, result) in ended {
                 let again = if who == session { "" } else { "  goes on: " };
                 let _ = writeln!(trace, "{again}{who} {sql}\n    {result}");
@@ -120,7 +130,7 @@ impl Schedule {
         for sql in &self.checks {
             let _ = writeln!(trace, "{sql}\n    {}", rows(&mut stage.watch, sql).join(", "));
         }
-        trace
+        Played { trace, raced }
     }
 }
 
