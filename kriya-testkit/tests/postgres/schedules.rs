@@ -291,6 +291,8 @@ impl Stage {
 fn outcome(client: &mut Client, sql: &str) -> String {
     match client.simple_query(sql) {
         Err(error) => {
+            // The error is told before the transaction is rolled back; an empty statement is answered after that.
+            let _ = client.simple_query("");
             let code = error.code().map(|state| state.code().to_owned()).unwrap_or_default();
             format!("ERROR {code} {}", told(&error))
         }
