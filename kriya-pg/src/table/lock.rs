@@ -148,7 +148,7 @@ impl Wish {
                 Locked::Lost => {}
                 // SAFETY: an open relation, in a transaction.
                 Locked::InTheWay(obstacle) => unsafe {
-                    if !queue.wait_for_all(&obstacle.xids, obstacle.member, &mut claim.ended) {
+                    if !queue.wait_for_all(obstacle, &mut claim.ended) {
                         return end(TM_WouldBlock);
                     }
                 },

@@ -212,7 +212,7 @@ impl Change {
                         return self.fail(pg_sys::TM_Result::TM_BeingModified, &version);
                     }
                     drop(view);
-                    queue.wait_for_all(&obstacle.xids, obstacle.member, &mut change.claim.ended);
+                    queue.wait_for_all(obstacle, &mut change.claim.ended);
                 },
             }
         }

@@ -4,7 +4,7 @@
 //! served), then waits for the other transaction's own lock. So deadlocks are found, timeouts and cancels work, and
 //! `pg_blocking_pids` knows. What lies in the worker says only whom to wait for.
 
-use kriya_engine::locks::{Claim, LockMode};
+use kriya_engine::locks::{Claim, LockMode, Obstacle};
 use pgrx::prelude::*;
 
 use super::version::Version;
@@ -92,13 +92,10 @@ impl Queue {
     /// # Safety
     /// As [`Queue::enter`].
     pub unsafe fn wait_for_change(&mut self, other: u64, number: u64, claim: &mut Claim) -> bool {
-        let obstacle = session::ask(claim, number);
+        let mut obstacle = session::ask(claim, number);
+        obstacle.xids.push(other);
         // SAFETY: the caller's promise.
-        unsafe {
-            (obstacle.member || self.enter())
-                && self.wait_for(other)
-                && self.wait_for_all(&obstacle.xids, obstacle.member, &mut claim.ended)
-        }
+        unsafe { self.wait_for_all(obstacle, &mut claim.ended) }
     }
 
     /// Waits until the transaction has ended. False if the row shall be skipped instead.
@@ -110,18 +107,19 @@ impl Queue {
         unsafe { wait_for(self.relation, self.pointer, xid, self.policy, self.operation) }
     }
 
-    /// Waits for the holders of locks, as far as they still run; `ended` learns of those who do not. `member`: this
-    /// transaction holds a weaker lock already and must not stand behind those who wait for it to go. False if the row
-    /// shall be skipped instead.
+    /// Waits for those in the way as far as they still run, the oldest first, as the heap does; `ended` learns of those who
+    /// do not. Who holds a weaker lock already must not stand behind those who wait for it to go. False if the row shall be
+    /// skipped instead.
     ///
     /// # Safety
     /// As [`Queue::enter`].
-    pub unsafe fn wait_for_all(&mut self, xids: &[u64], member: bool, ended: &mut Vec<u64>) -> bool {
-        for &xid in xids {
+    pub unsafe fn wait_for_all(&mut self, mut obstacle: Obstacle, ended: &mut Vec<u64>) -> bool {
+        obstacle.xids.sort_unstable();
+        for xid in obstacle.xids {
             if xid::is_running(xid) {
                 // SAFETY: the caller's promise.
                 unsafe {
-                    if !member && !self.enter() || !self.wait_for(xid) {
+                    if !obstacle.member && !self.enter() || !self.wait_for(xid) {
                         return false;
                     }
                 }
