@@ -239,7 +239,7 @@ impl Change {
             let xid = xid::current();
             let key = mode == LockMode::Update || holders.contains(&xid);
             let locked = holders.iter().any(|holder| *holder != xid);
-            u8::from(key) * Mark::KEY | u8::from(locked) * Mark::LOCKED
+            (u8::from(key) * Mark::KEY) | (u8::from(locked) * Mark::LOCKED)
         }
     }
 
