@@ -27,7 +27,8 @@ pub struct Options {
     /// Major version of PostgreSQL
     #[arg(long = "pg", value_name = "N", default_value_t = 17, value_parser = clap::value_parser!(u32).range(13..=18))]
     major: u32,
-    /// Only this part (may be repeated): format, lints, licences, crates, sql, server, packages, fashion-mnist
+    /// Only this part (may be repeated): format, lints, licences, crates, sql, server, packages, bench,
+    /// fashion-mnist
     #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(PARTS.map(|p| p.name)))]
     only: Vec<String>,
     /// Leave out what is slow (it is counted as skipped)
@@ -55,7 +56,7 @@ enum Run {
     WithPostgres(fn(&mut Tally, &Installation, &Options) -> Outcome<()>),
 }
 
-const PARTS: [Part; 8] = [
+const PARTS: [Part; 9] = [
     Part { name: "format", slow: false, run: Run::Plain(lint::format) },
     Part { name: "lints", slow: false, run: Run::Plain(lint::clippy) },
     Part { name: "licences", slow: false, run: Run::Plain(licences::check) },
@@ -63,6 +64,7 @@ const PARTS: [Part; 8] = [
     Part { name: "sql", slow: false, run: Run::WithPostgres(|tally, pg, _| regress::run(tally, pg)) },
     Part { name: "server", slow: false, run: Run::WithPostgres(|tally, pg, _| cargo_tests::server(tally, pg)) },
     Part { name: "packages", slow: false, run: Run::WithPostgres(|tally, pg, _| end_to_end::packages(tally, pg)) },
+    Part { name: "bench", slow: false, run: Run::WithPostgres(|tally, pg, _| end_to_end::bench(tally, pg)) },
     Part { name: "fashion-mnist", slow: true, run: Run::WithPostgres(end_to_end::fashion_mnist) },
 ];
 
