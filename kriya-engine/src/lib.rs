@@ -27,7 +27,7 @@ pub mod worker;
 pub use answers::{Built, IndexDefinition, IndexDeleted, IndexWritten, Progress, Written};
 pub use client::Session;
 pub use client_error::{ClientError, Interrupted};
-pub use cursor::{CursorError, Found, IndexCursor};
+pub use cursor::{CursorError, Found, IndexCursor, SearchMemory};
 pub use error::FormatError;
 pub use index::{IndexReader, Metric, NewEntry, VectorRef, metric_code, metric_of};
 pub use line::{PollWait, Wait};
