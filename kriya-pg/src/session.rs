@@ -247,9 +247,19 @@ fn restarted() -> Failure {
 
 fn log(kind: record::Kind, backend_generation: u64, sequence: u64, xid: u64, incarnation: u32, body: &[u8]) {
     let head = RecordHead { kind, generation: backend_generation, sequence, xid, incarnation };
-    for frame in record::frames(&head, body).or_raise() {
-        // SAFETY: the frame lives through the call.
-        unsafe { glue::kriya_log_insert(frame.as_ptr().cast(), frame.len() as u32, false, std::ptr::null_mut()) };
+    for (header, part) in record::headers(&head, body.len()).or_raise() {
+        let (length, part) = (part.len() as u32, body[part].as_ptr().cast());
+        // SAFETY: header and body live through the call, which copies them into the log.
+        unsafe {
+            glue::kriya_log_insert(
+                header.as_ptr().cast(),
+                header.len() as u32,
+                part,
+                length,
+                false,
+                std::ptr::null_mut(),
+            );
+        }
     }
 }
 
@@ -295,7 +305,7 @@ fn write_now(backend: &mut Backend, xid: u64, batch: &Batch, checks: &[Check]) -
         });
     let Some(first) = first else { return false };
     let incarnation = with_backend(backend, |session, _| Ok(session.incarnation()));
-    log(record::Kind::Batch, generation, first, xid, incarnation, &batch.encode());
+    log(record::Kind::Batch, generation, first, xid, incarnation, batch.as_bytes());
     true
 }
 
@@ -333,7 +343,7 @@ pub fn write_composed<R>(
             });
         if let Some((batch, first)) = written {
             let incarnation = with_backend(backend, |session, _| Ok(session.incarnation()));
-            log(record::Kind::Batch, generation, first, xid, incarnation, &batch.encode());
+            log(record::Kind::Batch, generation, first, xid, incarnation, batch.as_bytes());
         }
         result
     })
