@@ -86,7 +86,7 @@ impl Plan {
             rounds,
             m: 16,
             ef_constructions: ef_constructions.to_vec(),
-            widths: vec![10, 16, 24, 32, 40, 64, 100, 160],
+            widths: vec![10, 16, 24, 32, 40, 64, 100, 160, 250, 400],
             inserts: 500,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
         }
