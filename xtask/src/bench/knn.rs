@@ -35,10 +35,10 @@ pub fn builds(
     data: &Data,
     bytes: &[u8],
     ef_construction: usize,
-    (round, subjects): (usize, &[Subject]),
+    round: usize,
 ) -> Outcome<Vec<Point>> {
     let mut points = Vec::new();
-    for subject in plan.in_turn(subjects, round) {
+    for subject in plan.in_turn(round) {
         let table = subject.table("knn");
         client.batch_execute(&format!("DROP TABLE IF EXISTS {table}"))?;
         client.batch_execute(&subject.create_table(&table, data.base.dim(), false))?;
@@ -73,7 +73,7 @@ pub fn searches(
     plan: &Plan,
     data: &Data,
     ef_construction: usize,
-    (round, subjects): (usize, &[Subject]),
+    round: usize,
 ) -> Outcome<Vec<Point>> {
     let mut points = Vec::new();
     let mut clients = Vec::new();
@@ -82,7 +82,7 @@ pub fn searches(
     }
     let mut done: Vec<Subject> = Vec::new();
     for ef in &plan.widths {
-        for subject in plan.in_turn(subjects, round) {
+        for subject in plan.in_turn(round) {
             if done.contains(&subject) {
                 continue;
             }

@@ -78,6 +78,8 @@ pub struct Plan {
     pub inserts: usize,
     /// Processes or threads that build an index.
     pub threads: usize,
+    /// Who takes part.
+    pub subjects: Vec<Subject>,
 }
 
 impl Plan {
@@ -89,6 +91,7 @@ impl Plan {
             widths: vec![10, 16, 24, 32, 40, 64, 100, 160, 250, 400],
             inserts: 500,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
+            subjects: vec![KRIYADB, KRIYADB_ON_HEAP, PGVECTOR],
         }
     }
 
@@ -97,10 +100,10 @@ impl Plan {
         Plan { widths: vec![20, 100], inserts: 50, ..Plan::new(1, &[64]) }
     }
 
-    /// `subjects` in the order of a round.
-    pub fn in_turn(&self, subjects: &[Subject], round: usize) -> Vec<Subject> {
-        let mut order = subjects.to_vec();
-        order.rotate_left(round % subjects.len().max(1));
+    /// The subjects in the order of a round.
+    pub fn in_turn(&self, round: usize) -> Vec<Subject> {
+        let mut order = self.subjects.clone();
+        order.rotate_left(round % self.subjects.len().max(1));
         order
     }
 }
@@ -114,7 +117,7 @@ pub fn run(options: &Options) -> Outcome<()> {
     let profile = if options.quick { Profile::Dev } else { Profile::Release };
     extension::build_as(&pg, profile)?;
     let pgvector = Pgvector::provide(&pg)?;
-    let facts = machine::facts(&pg, &pgvector.version, profile);
+    let facts = machine::facts(&pg, &pgvector.description(), profile);
     println!("{facts}");
     if options.quick {
         println!("--quick: these figures show that the tool works, and nothing else");
@@ -145,7 +148,7 @@ pub fn run(options: &Options) -> Outcome<()> {
     for set in sets {
         let data = Data::read(*set, &folder, options.quick)?;
         println!("\n{}: {} x {} under {}", data.name, data.base.len(), data.base.dim(), data.metric);
-        let points = measure(&pg, &pgvector, &plan, &data)?;
+        let points = measure(&pg, Some(&pgvector), &plan, &data)?;
         points.iter().try_for_each(|point| write(&point.json()))?;
         summary::print(&points);
     }
@@ -153,25 +156,32 @@ pub fn run(options: &Options) -> Outcome<()> {
     Ok(())
 }
 
-/// The quick measurement of the checked-in set beside pgvector: whether this tool works.
+/// The quick measurement of the checked-in set: whether this tool works. Also says why pgvector did not take part, if it
+/// could not be had.
 ///
 /// # Errors
-/// As [`run`].
-pub fn quick(pg: &Installation) -> Outcome<Vec<Point>> {
+/// What the server or the data say.
+pub fn quick(pg: &Installation) -> Outcome<(Vec<Point>, Option<Failure>)> {
     let data = Data::read(Set::Packages, &places::shared_datasets(), true)?;
-    measure(pg, &Pgvector::provide(pg)?, &Plan::quick(), &data)
+    match Pgvector::provide(pg) {
+        Ok(pgvector) => Ok((measure(pg, Some(&pgvector), &Plan::quick(), &data)?, None)),
+        Err(why) => {
+            let plan = Plan { subjects: vec![KRIYADB, KRIYADB_ON_HEAP], ..Plan::quick() };
+            Ok((measure(pg, None, &plan, &data)?, Some(why)))
+        }
+    }
 }
 
-fn measure(pg: &Installation, pgvector: &Pgvector, plan: &Plan, data: &Data) -> Outcome<Vec<Point>> {
+fn measure(pg: &Installation, pgvector: Option<&Pgvector>, plan: &Plan, data: &Data) -> Outcome<Vec<Point>> {
     let server = server(pg, pgvector, plan)?;
-    let with_log =
-        |failure: Failure| Failure::new(format!("{failure}\nthe end of the server's log:\n{}", server.log_tail(20)));
-    measure_on(&server, pgvector, plan, data).map_err(with_log)
+    measure_on(&server, pgvector, plan, data)
+        .map_err(|failure| Failure::new(format!("{failure}\nthe end of the server's log:\n{}", server.log_tail(20))))
 }
 
 /// A server like a small production one: memory for everything that is measured, and it waits for its disk.
-fn server(pg: &Installation, pgvector: &Pgvector, plan: &Plan) -> Outcome<Postgres> {
+fn server(pg: &Installation, pgvector: Option<&Pgvector>, plan: &Plan) -> Outcome<Postgres> {
     let helpers = plan.threads.saturating_sub(1).to_string();
+    let library_path = pgvector.map_or_else(|| "$libdir".to_owned(), Pgvector::library_path);
     let settings = [
         ("shared_buffers", "1GB"),
         ("maintenance_work_mem", "1GB"),
@@ -179,27 +189,27 @@ fn server(pg: &Installation, pgvector: &Pgvector, plan: &Plan) -> Outcome<Postgr
         ("max_wal_size", "16GB"),
         ("checkpoint_timeout", "1h"),
         ("autovacuum", "off"),
-        ("dynamic_library_path", &pgvector.library_path()),
+        ("dynamic_library_path", &library_path),
         ("lsm_s3.endpoint", "local"),
     ];
     let server = settings.iter().fold(Postgres::builder(pg), |server, (name, value)| server.setting(name, value));
     Ok(server.durable().start()?)
 }
 
-fn measure_on(server: &Postgres, pgvector: &Pgvector, plan: &Plan, data: &Data) -> Outcome<Vec<Point>> {
+fn measure_on(server: &Postgres, pgvector: Option<&Pgvector>, plan: &Plan, data: &Data) -> Outcome<Vec<Point>> {
     let mut client = client::connect(server)?;
     client.batch_execute("CREATE EXTENSION kriya_pg")?;
-    pgvector.create(&mut client)?;
+    if let Some(pgvector) = pgvector {
+        pgvector.create(&mut client)?;
+    }
     let bytes = client::copy_bytes(&data.base)?;
-    let subjects = &[KRIYADB, KRIYADB_ON_HEAP, PGVECTOR];
     let mut points = progress::step("COPY", || rows::copies(&mut client, plan, data, &bytes))?;
     for ef_construction in plan.ef_constructions.iter().copied() {
         for round in 0..plan.rounds {
             progress::step(&format!("ef_construction {ef_construction}, round {round}"), || {
-                let turn = (round, &subjects[..]);
-                points.extend(knn::builds(&mut client, plan, data, &bytes, ef_construction, turn)?);
-                points.extend(knn::searches(server, plan, data, ef_construction, turn)?);
-                points.extend(rows::inserts(&mut client, plan, data, ef_construction, turn)?);
+                points.extend(knn::builds(&mut client, plan, data, &bytes, ef_construction, round)?);
+                points.extend(knn::searches(server, plan, data, ef_construction, round)?);
+                points.extend(rows::inserts(&mut client, plan, data, ef_construction, round)?);
                 Ok(())
             })?;
         }

@@ -8,7 +8,6 @@ use super::Plan;
 use super::client::{Text, copy, rest, settle};
 use super::data::{Data, text};
 use super::point::{Point, rounded};
-use super::subject::{KRIYADB, KRIYADB_ON_HEAP, PGVECTOR, Subject};
 use crate::demo::latency::Latency;
 use crate::failure::Outcome;
 
@@ -20,7 +19,7 @@ pub fn copies(client: &mut Client, plan: &Plan, data: &Data, bytes: &[u8]) -> Ou
     let mut points = Vec::new();
     for round in 0..plan.rounds {
         for (workload, primary_key) in [("copy", false), ("copy_primary_key", true)] {
-            for subject in plan.in_turn(&[KRIYADB_ON_HEAP, KRIYADB, PGVECTOR], round) {
+            for subject in plan.in_turn(round) {
                 let table = subject.table(workload);
                 client.batch_execute(&subject.create_table(&table, data.base.dim(), primary_key))?;
                 rest(client)?;
@@ -50,7 +49,7 @@ const WAYS: [Way; 3] = [
     Way { workload: "insert_one_transaction", synchronous_commit: "on", one_transaction: true },
 ];
 
-/// INSERT of single rows into the indexed tables of `subjects`, vectors as text parameters. An entry that is found but not
+/// INSERT of single rows into the indexed tables of all subjects, vectors as text parameters. An entry that is found but not
 /// yet linked into the graph counts as inserted; `rows_per_s_linked` waits for the linking as well.
 ///
 /// # Errors
@@ -60,7 +59,7 @@ pub fn inserts(
     plan: &Plan,
     data: &Data,
     ef_construction: usize,
-    (round, subjects): (usize, &[Subject]),
+    round: usize,
 ) -> Outcome<Vec<Point>> {
     let mut points = Vec::new();
     // Rows of the set again, under numbers of their own: no subject is treated otherwise for that.
@@ -68,7 +67,7 @@ pub fn inserts(
     let mut next = i32::try_from(data.base.len()).unwrap_or(i32::MAX / 2);
     for way in &WAYS {
         client.batch_execute(&format!("SET synchronous_commit = {}", way.synchronous_commit))?;
-        for subject in plan.in_turn(subjects, round) {
+        for subject in plan.in_turn(round) {
             rest(client)?;
             let insert = client.prepare(&format!("INSERT INTO {} VALUES ($1, $2)", subject.table("knn")))?;
             let mut latency = Latency::default();
