@@ -1,6 +1,8 @@
 //! How a store is set up. Every value has a default that suits a server; tests use tiny ones.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use uuid::Uuid;
 
@@ -18,8 +20,10 @@ pub enum RegionKind {
 #[derive(Clone, Debug)]
 pub struct Config {
     pub(crate) local_dir: PathBuf,
+    pub(crate) mirror: Option<PathBuf>,
     pub(crate) prefix: String,
-    pub(crate) memtable_bytes: usize,
+    /// Shared with the store that was opened with it, where it can be changed.
+    pub(crate) memtable_bytes: Arc<AtomicUsize>,
     pub(crate) memtable_region: RegionKind,
     pub(crate) max_frozen: usize,
     pub(crate) block_bytes: usize,
@@ -38,8 +42,9 @@ impl Config {
     pub fn new(local_dir: impl AsRef<Path>, prefix: impl Into<String>) -> Config {
         Config {
             local_dir: local_dir.as_ref().to_owned(),
+            mirror: None,
             prefix: prefix.into().trim_matches('/').to_owned(),
-            memtable_bytes: 64 << 20,
+            memtable_bytes: Arc::new(AtomicUsize::new(64 << 20)),
             memtable_region: RegionKind::Heap,
             max_frozen: 4,
             block_bytes: 16 << 10,
@@ -55,7 +60,13 @@ impl Config {
 
     /// Bytes of a memtable's arena; a batch that is larger gets one of its own size. At least 4 KiB. Default 64 MiB.
     pub fn memtable_bytes(mut self, bytes: usize) -> Config {
-        self.memtable_bytes = bytes.max(4096);
+        self.memtable_bytes = Arc::new(AtomicUsize::new(bytes.max(4096)));
+        self
+    }
+
+    /// Folder of the mirror files instead of one in the local folder; it belongs to this store alone as well.
+    pub fn mirror_dir_at(mut self, dir: impl AsRef<Path>) -> Config {
+        self.mirror = Some(dir.as_ref().to_owned());
         self
     }
 
@@ -123,7 +134,7 @@ impl Config {
     }
 
     pub(crate) fn mirror_dir(&self) -> PathBuf {
-        self.local_dir.join("mirror")
+        self.mirror.clone().unwrap_or_else(|| self.local_dir.join("mirror"))
     }
 
     pub(crate) fn wal_dir(&self) -> PathBuf {

@@ -336,7 +336,22 @@ impl Display for StorageError {
     }
 }
 
-sources!(StorageError { Corrupt(Corruption) });
+impl Error for StorageError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            StorageError::Object { source, .. } => Some(source),
+            StorageError::Local { source, .. } => Some(source),
+            StorageError::Corrupt(source) => Some(source),
+            StorageError::Missing { .. } | StorageError::JobLost => None,
+        }
+    }
+}
+
+impl From<Corruption> for StorageError {
+    fn from(source: Corruption) -> StorageError {
+        StorageError::Corrupt(source)
+    }
+}
 
 /// A store that cannot be opened.
 #[derive(Debug)]

@@ -40,14 +40,20 @@ mod manifest;
 mod memtable;
 mod mirror;
 mod object;
+mod place;
+#[cfg(feature = "s3")]
+mod s3;
 mod sstable;
 mod store;
 mod view;
 mod wal;
 
-/// Object stores: any `object_store::ObjectStore` will do; these two need no server.
+/// Object stores: any `object_store::ObjectStore` will do; a folder and memory need no server.
 pub mod objects {
     pub use crate::object::{local, memory};
+    pub use crate::place::{EndpointUrl, PlaceError, check_bucket, check_prefix};
+    #[cfg(feature = "s3")]
+    pub use crate::s3::{CredentialSource, S3Config, S3Credentials, S3Failure, S3Problem, Secret, s3};
     pub use object_store::ObjectStore;
 }
 

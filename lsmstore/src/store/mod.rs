@@ -154,6 +154,11 @@ impl Store {
         lock(&self.inner.manifest).clone()
     }
 
+    /// Bytes of the memtables that are made from now on.
+    pub fn set_memtable_bytes(&self, bytes: usize) {
+        self.inner.config.memtable_bytes.store(bytes.max(4096), Ordering::Relaxed);
+    }
+
     /// Whether L0 has so many tables that a merge is due.
     pub fn wants_merge(&self) -> bool {
         self.inner.current().l0.len() >= self.inner.config.l0_merge_trigger
@@ -272,7 +277,11 @@ impl Inner {
 }
 
 fn new_memtable(config: &Config, id: u64, needed: usize, published: u64) -> std::io::Result<Arc<Memtable>> {
-    let capacity = config.memtable_bytes.max(capacity_for(needed)).next_multiple_of(kriya_region::ALIGNMENT);
+    let capacity = config
+        .memtable_bytes
+        .load(Ordering::Relaxed)
+        .max(capacity_for(needed))
+        .next_multiple_of(kriya_region::ALIGNMENT);
     let region = match config.memtable_region {
         RegionKind::Heap => Region::heap(capacity)?,
         RegionKind::Shared => Region::shared("lsmstore-memtable", capacity)?,

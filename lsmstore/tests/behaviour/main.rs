@@ -12,3 +12,4 @@ mod merging;
 mod model;
 mod own_log;
 mod syncing;
+mod unreliable;

@@ -1,0 +1,7 @@
+//! The S3 server as clients see it, and what `lsmstore` makes of it: over real HTTP, with real signatures.
+
+mod another_server;
+mod failures_are_told_apart;
+mod places;
+mod stores_over_http;
+mod the_server_speaks_s3;
