@@ -60,6 +60,8 @@ fn timed<T>(what: &str, count: u32, mut each: impl FnMut(u32) -> T) {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = std::env::temp_dir().join(format!("kriya-latency-{}", std::process::id()));
     let config = WorkerConfig {
+        cache_dir: None,
+        cache_bytes: 4 << 30,
         dir: dir.clone(),
         endpoint: Endpoint::Memory,
         bucket: "b".into(),

@@ -55,7 +55,8 @@ impl Session {
     /// Connects to the worker's socket as process `pid`.
     ///
     /// # Errors
-    /// [`ClientError::NotServing`]: try again later. [`ClientError::Refused`]: the worker cannot use its bucket.
+    /// [`ClientError::NotServing`], [`ClientError::Unavailable`]: try again later. [`ClientError::Refused`]: the worker
+    /// cannot use its bucket.
     /// [`ClientError::OtherVersion`]: the server runs another build.
     pub fn connect(socket: &Path, pid: u32, wait: &mut dyn Wait) -> Result<Session, ClientError> {
         let (stream, answer, input, mut descriptors) = Session::greet(socket, pid, wait)?;
@@ -85,6 +86,7 @@ impl Session {
                 })
             }
             Reply::Refused { message, hint } => Err(ClientError::Refused { message, hint }),
+            Reply::Unavailable { message, hint } => Err(ClientError::Unavailable { message, hint }),
             other => Err(unexpected(&other)),
         }
     }
@@ -98,6 +100,7 @@ impl Session {
         let (stream, answer, mut input, mut descriptors) = Session::greet(socket, std::process::id(), wait)?;
         match answer {
             Reply::Refused { .. } => {}
+            Reply::Unavailable { message, hint } => return Err(ClientError::Unavailable { message, hint }),
             Reply::Welcome { .. } => {
                 return Err(ClientError::Worker {
                     message: "this server uses its store: there is nothing to take over".into(),
@@ -118,7 +121,7 @@ impl Session {
     }
 
     /// Says who we are and waits to hear whether we are welcome.
-    fn greet(socket: &Path, pid: u32, wait: &mut dyn Wait) -> Result<Greeted, ClientError> {
+    pub(crate) fn greet(socket: &Path, pid: u32, wait: &mut dyn Wait) -> Result<Greeted, ClientError> {
         let (path, _folder) = socket::short_path(socket).map_err(not_serving)?;
         let stream = UnixStream::connect(path).map_err(not_serving)?;
         stream.set_nonblocking(true).map_err(ClientError::Io)?;

@@ -24,6 +24,13 @@ pub enum ClientError {
         /// What to do about it.
         hint: String,
     },
+    /// The worker cannot use its bucket now, and tries again by itself.
+    Unavailable {
+        /// Why.
+        message: String,
+        /// What to do about it.
+        hint: String,
+    },
     /// Worker and session come from different builds, as after an upgrade on disk: restart the server.
     OtherVersion {
         /// Protocol and layout of this process.
@@ -72,7 +79,7 @@ impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ClientError::NotServing(why) => write!(f, "the storage worker does not serve now: {why}"),
-            ClientError::Refused { message, .. } => f.write_str(message),
+            ClientError::Refused { message, .. } | ClientError::Unavailable { message, .. } => f.write_str(message),
             ClientError::OtherVersion { mine, worker } => write!(
                 f,
                 "the storage worker speaks version {}.{}, this session {}.{}: restart the server",

@@ -8,6 +8,7 @@
 
 mod answers;
 pub mod catalogue;
+mod check;
 mod client;
 mod client_error;
 pub mod codec;
@@ -25,6 +26,7 @@ mod socket;
 pub mod worker;
 
 pub use answers::{Built, IndexDefinition, IndexDeleted, IndexWritten, Progress, Written};
+pub use check::check_store;
 pub use client::Session;
 pub use client_error::{ClientError, Interrupted};
 pub use cursor::{CursorError, Found, IndexCursor};
@@ -32,5 +34,5 @@ pub use error::FormatError;
 pub use index::{IndexReader, Metric, NewEntry, VectorRef, metric_code, metric_of};
 pub use line::{PollWait, Wait};
 pub use protocol::{
-    Check, FlushReport, IndexStatus, LAYOUT_VERSION, LevelStatus, PROTOCOL_VERSION, SegmentStatus, Status,
+    Check, CheckLine, FlushReport, IndexStatus, LAYOUT_VERSION, LevelStatus, PROTOCOL_VERSION, SegmentStatus, Status,
 };

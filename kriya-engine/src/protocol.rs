@@ -124,6 +124,8 @@ pub(crate) enum Request {
     TakeOver {
         accept_loss: bool,
     },
+    /// Also of a session that was not let in.
+    Check,
 }
 
 /// A sealed segment as a session opens it: two files of the mirror.
@@ -219,6 +221,23 @@ pub(crate) enum Reply {
         message: String,
         hint: String,
     },
+    /// The bucket cannot be used now; the worker tries again.
+    Unavailable {
+        message: String,
+        hint: String,
+    },
+    Checked(Vec<CheckLine>),
+}
+
+/// What became of one thing that the worker needs of its object store.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct CheckLine {
+    /// What was tried.
+    pub operation: String,
+    /// Whether it can be done.
+    pub ok: bool,
+    /// Why not, or something worth knowing; may be empty.
+    pub detail: String,
 }
 
 /// What a flush did.
@@ -265,6 +284,14 @@ pub struct Status {
     pub indexes: Vec<IndexStatus>,
     /// What last went wrong in the background, if anything.
     pub last_error: Option<String>,
+    /// Where objects are: bucket and prefix.
+    pub place: String,
+    /// Settings that were asked for and wait for a restart.
+    pub pending_change: Option<String>,
+    /// Bytes that mirrors of tables and index segments take on the local disk.
+    pub cache_bytes: u64,
+    /// Bytes that they should not exceed.
+    pub cache_budget: u64,
 }
 
 /// A level of the store.

@@ -275,6 +275,11 @@ CREATE FUNCTION lsm_s3_status() RETURNS text
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'lsm_s3_status';
 COMMENT ON FUNCTION lsm_s3_status() IS 'what the storage worker says about itself, a fact a line';
 
+CREATE FUNCTION lsm_s3_check(OUT operation text, OUT ok boolean, OUT detail text) RETURNS SETOF record
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'lsm_s3_check';
+COMMENT ON FUNCTION lsm_s3_check() IS 'tries what the storage worker needs of the object store, with the current settings';
+REVOKE ALL ON FUNCTION lsm_s3_check() FROM PUBLIC;
+
 CREATE FUNCTION lsm_s3_takeover(accept_loss boolean DEFAULT false) RETURNS text
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'lsm_s3_takeover';
 COMMENT ON FUNCTION lsm_s3_takeover(boolean) IS 'takes over a store that was written by another server, or by this one in a history that it no longer has';

@@ -51,7 +51,11 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
         match error {
             ClientError::Refused { message, hint } => {
-                Failure::new(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, message).hint(hint)
+                let failure = Failure::new(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, message);
+                if hint.is_empty() { failure } else { failure.hint(hint) }
+            }
+            ClientError::Unavailable { message, hint } => {
+                Failure::new(PgSqlErrorCode::ERRCODE_IO_ERROR, message).hint(hint)
             }
             ClientError::Worker { message, hint } => {
                 let failure = Failure::new(PgSqlErrorCode::ERRCODE_SYSTEM_ERROR, message);

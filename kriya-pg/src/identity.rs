@@ -12,7 +12,7 @@ use pgrx::prelude::*;
 
 use crate::compat::{self, Locator};
 use crate::error::{Failure, raise};
-use crate::session;
+use crate::{session, settings};
 
 const MAGIC: u64 = 0x3130_4449_4159_4952; // "RIYAID01"
 const VERSION: u32 = 1;
@@ -184,13 +184,23 @@ unsafe fn read(relation: pg_sys::Relation) -> Identity {
         );
     }
     if identity.incarnation != session::incarnation() {
+        let (detail, hint) = match settings::text(&settings::ENDPOINT).as_str() {
+            "memory" => (
+                "They were in memory, which a restart empties, or in another place.",
+                "TRUNCATE it, and fill it again.",
+            ),
+            _ => (
+                "They were in memory, or in another folder, bucket or prefix.",
+                "Restore the settings lsm_s3.*, or TRUNCATE it.",
+            ),
+        };
         raise(
             Failure::new(
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("contents of \"{name}\" are not in the store that this server uses now"),
             )
-            .detail("They were in memory, or in another folder, bucket or prefix.")
-            .hint("Restore the settings lsm_s3.*, or TRUNCATE it."),
+            .detail(detail)
+            .hint(hint),
         );
     }
     identity

@@ -1,12 +1,13 @@
-//! `lsm_s3_status()`, `lsm_s3_flush()` and `lsm_s3_takeover()`.
+//! `lsm_s3_status()`, `lsm_s3_flush()`, `lsm_s3_check()` and `lsm_s3_takeover()`.
 
+use std::ffi::CString;
 use std::fmt::Write;
 
 use kriya_engine::Status;
 use pgrx::prelude::*;
 
 use crate::error::{Failure, raise};
-use crate::{session, sql_function};
+use crate::{glue, session, sql_function};
 
 fn describe(status: &Status) -> String {
     let mut text = String::new();
@@ -16,6 +17,10 @@ fn describe(status: &Status) -> String {
     };
     line("version", &status.version);
     line("endpoint", &status.endpoint);
+    line("place", &status.place);
+    if let Some(change) = &status.pending_change {
+        line("pending change", &format!("{change} (the settings name it, but tables exist where they are)"));
+    }
     line("store", &status.store_id);
     line("incarnation", &status.incarnation);
     line("generation", &status.generation);
@@ -28,6 +33,7 @@ fn describe(status: &Status) -> String {
     for (number, level) in status.levels.iter().enumerate().filter(|(_, level)| level.tables > 0) {
         line(&format!("level {number}"), &format!("{} tables, {} bytes", level.tables, level.bytes));
     }
+    line("cache", &format!("{} of {} bytes", status.cache_bytes, status.cache_budget));
     line("sessions", &status.sessions);
     for index in &status.indexes {
         let rows: u64 = index.segments.iter().map(|segment| segment.rows).sum();
@@ -54,6 +60,11 @@ fn text(value: &str) -> pg_sys::Datum {
     value.into_datum().unwrap_or_else(|| raise(Failure::internal("text without a datum")))
 }
 
+/// A text without zero bytes, as C wants it.
+fn c_text(text: &str) -> CString {
+    CString::new(text.replace('\0', " ")).unwrap_or_default()
+}
+
 sql_function! {
     /// What the storage worker says about itself, a fact a line.
     fn lsm_s3_status(_call) {
@@ -65,6 +76,21 @@ sql_function! {
         // SAFETY: declared with one boolean argument.
         let accept_loss = unsafe { call.datum(0) }.value() != 0;
         text(&session::take_over(accept_loss))
+    }
+
+    /// What becomes of each thing that the worker needs of its object store: a row each.
+    fn lsm_s3_check(call) {
+        let lines = session::check_store();
+        // SAFETY: the script declares the function as returning a set of (text, boolean, text); the texts live through
+        // the call.
+        unsafe {
+            let store = glue::kriya_rows_begin(call.raw());
+            for line in lines {
+                let (operation, detail) = (c_text(&line.operation), c_text(&line.detail));
+                glue::kriya_rows_add_check(call.raw(), store, operation.as_ptr(), line.ok, detail.as_ptr());
+            }
+        }
+        pg_sys::Datum::from(0)
     }
 
     /// Writes everything that is in memory to the object store.

@@ -18,7 +18,9 @@ use std::time::{Duration, Instant};
 
 use kriya_engine::catalogue::IndexDescription;
 use kriya_engine::record::{self, RecordHead};
-use kriya_engine::{Check, ClientError, FlushReport, IndexDefinition, Interrupted, Session, Wait, Written};
+use kriya_engine::{
+    Check, CheckLine, ClientError, FlushReport, IndexDefinition, Interrupted, Session, Wait, Written,
+};
 use lsmstore::{Batch, View, fail};
 use pgrx::prelude::*;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -120,6 +122,14 @@ fn connect() -> Session {
     // SAFETY: a plain variable of this process.
     let pid = unsafe { pg_sys::MyProcPid } as u32;
     until_served(|socket| Session::connect(socket, pid, &mut PollWait))
+}
+
+/// Has the worker try what it needs of its object store.
+pub fn check_store() -> Vec<CheckLine> {
+    refuse_in_recovery();
+    // SAFETY: a plain variable of this process.
+    let pid = unsafe { pg_sys::MyProcPid } as u32;
+    until_served(|socket| kriya_engine::check_store(socket, pid, &mut PollWait))
 }
 
 /// Speaks to the worker's socket; starts the worker if need be, and waits until it is there.

@@ -13,7 +13,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
+#[cfg(feature = "s3")]
+use kriya_engine::worker::S3Endpoint;
 use kriya_engine::worker::{Endpoint, WorkerConfig, WorkerHandle};
+#[cfg(feature = "s3")]
+use lsmstore::objects::EndpointUrl;
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime, SignalWakeFlags};
 use pgrx::prelude::*;
 use rustix::event::EventfdFlags;
@@ -25,6 +29,8 @@ use crate::settings;
 pub const NAME: &str = "kriya storage worker";
 const LIBRARY: &str = "kriya_pg";
 const MAIN: &str = "kriya_worker_main";
+/// How often a server says in a bucket that it uses it: each time is a PUT that is paid for.
+const LEASE: Duration = Duration::from_secs(10);
 /// How long the main thread sleeps when nobody wakes it.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -78,22 +84,47 @@ fn with_signals_blocked<R>(f: impl FnOnce() -> R) -> R {
     }
 }
 
+#[cfg(feature = "s3")]
+fn s3_endpoint(url: &str) -> Result<Endpoint, String> {
+    let given = |setting| Some(settings::text(setting)).filter(|text| !text.is_empty());
+    Ok(Endpoint::S3(S3Endpoint {
+        url: EndpointUrl::parse(url).map_err(|error| error.to_string())?,
+        region: settings::text(&settings::REGION),
+        path_style: match settings::text(&settings::PATH_STYLE).as_str() {
+            "on" => Some(true),
+            "off" => Some(false),
+            _ => None,
+        },
+        ca_file: given(&settings::CA_FILE).map(PathBuf::from),
+        credentials: settings::credentials(),
+    }))
+}
+
+#[cfg(not(feature = "s3"))]
+fn s3_endpoint(_url: &str) -> Result<Endpoint, String> {
+    Err("this library was built without S3".to_owned())
+}
+
 fn configuration() -> Result<WorkerConfig, String> {
     let endpoint = match settings::text(&settings::ENDPOINT).as_str() {
         "local" => Endpoint::Local,
         "memory" => Endpoint::Memory,
-        url => Endpoint::Url(url.to_owned()),
+        url => s3_endpoint(url)?,
     };
+    let cache = settings::text(&settings::CACHE_DIR);
+    let cache_megabytes = u64::try_from(settings::CACHE_SIZE_MB.get()).map_err(|e| e.to_string())?;
     let megabytes = usize::try_from(settings::MEMTABLE_SIZE_MB.get()).map_err(|e| e.to_string())?;
     let interval = u64::try_from(settings::FLUSH_INTERVAL_MS.get()).map_err(|e| e.to_string())?;
     Ok(WorkerConfig {
         dir: folder(),
+        cache_dir: (!cache.is_empty()).then(|| PathBuf::from(cache)),
+        cache_bytes: cache_megabytes << 20,
+        lease: (!matches!(endpoint, Endpoint::Local | Endpoint::Memory)).then_some(LEASE),
         endpoint,
         bucket: settings::text(&settings::BUCKET),
         prefix: settings::text(&settings::PREFIX),
         memtable_bytes: megabytes << 20,
         flush_interval: Duration::from_millis(interval),
-        lease: None,
         backlog_bytes: u64::try_from(settings::BACKLOG_MB.get()).map_err(|e| e.to_string())? << 20,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     })
@@ -116,10 +147,6 @@ fn wait(wake: &OwnedFd) -> bool {
     let mut count = [0u8; 8];
     // Non-blocking: nothing to read means that something else woke us.
     let _ = rustix::io::read(wake, &mut count);
-    if BackgroundWorker::sighup_received() {
-        // SAFETY: the main thread, outside of any transaction.
-        unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
-    }
     !BackgroundWorker::sigterm_received()
 }
 
@@ -138,6 +165,14 @@ fn serve(jobs: &Receiver<Job>, wake: &OwnedFd, host: &MainThread, handle: &Worke
         if !wait(wake) && !stopping {
             stopping = true;
             handle.stop();
+        }
+        if BackgroundWorker::sighup_received() {
+            // SAFETY: the main thread, outside of any transaction.
+            let read = guard(|| unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) });
+            match read.map_err(|error| error.to_string()).and_then(|()| configuration()) {
+                Ok(config) => handle.reconfigure(config),
+                Err(message) => warning!("{NAME}: the settings were not taken over: {message}"),
+            }
         }
         while let Ok(job) = jobs.try_recv() {
             job();

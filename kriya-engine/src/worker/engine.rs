@@ -1,19 +1,21 @@
 //! What all threads of a worker share.
 
 use std::fmt;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lsmstore::{Applied, Batch, Store, View, WriteError};
+use tokio::sync::watch;
 
 use crate::control::Control;
 use crate::keys::Counter;
-use crate::worker::WorkerConfig;
+use crate::worker::config::WorkerConfig;
 use crate::worker::counters::{CounterError, Counters, MAX_WRITES, reserve_sequences};
 use crate::worker::host::{Host, Level};
 use crate::worker::indexes::Indexes;
 use crate::worker::lease::Tenancy;
+use crate::worker::live::Live;
 use crate::worker::owner::LogKeeper;
 use crate::worker::segments::SegmentFiles;
 use crate::worker::sessions::Sessions;
@@ -63,6 +65,12 @@ pub(crate) struct Signals {
     /// Somebody wants a flush now, whether something was written or not.
     pub flush_now: AtomicBool,
     how: Mutex<Ending>,
+    /// The worker has opened its store; before, nobody waits for it to end in order.
+    pub serving: AtomicBool,
+    /// The last publication failed: at the end one more is not waited for.
+    pub failing: AtomicBool,
+    /// Nobody waits for the object store any more.
+    pub abandoned: watch::Sender<bool>,
 }
 
 /// Whether and how the worker comes to its end.
@@ -83,6 +91,9 @@ impl Signals {
         {
             let mut ending = self.how.lock().unwrap_or_else(PoisonError::into_inner);
             *ending = (*ending).max(how);
+        }
+        if how == Ending::Abrupt || !self.serving.load(Ordering::SeqCst) || self.failing.load(Ordering::SeqCst) {
+            self.abandoned.send_replace(true);
         }
         for signal in
             [&self.flushing, &self.merging, &self.publishing, &self.tenancy, &self.linking, &self.sealing, &self.ending]
@@ -123,7 +134,9 @@ impl fmt::Display for ApplyError {
 }
 
 pub(crate) struct Engine {
+    /// What the worker started with.
     pub config: WorkerConfig,
+    pub live: Arc<Live>,
     pub host: Arc<dyn Host>,
     pub runtime: tokio::runtime::Handle,
     pub store: Store,

@@ -24,9 +24,10 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 
 /// Flushes until the worker ends.
 pub(crate) fn flush_forever(engine: &Engine) {
-    let interval = engine.config.flush_interval.max(Duration::from_millis(10));
-    let (mut due, mut pause) = (Instant::now() + interval, RETRY.0);
+    let (mut due, mut pause) = (Instant::now() + engine.live.flush_interval(), RETRY.0);
     while engine.signals.working() {
+        // The interval may have become shorter.
+        due = due.min(Instant::now() + engine.live.flush_interval());
         let wait = due.saturating_duration_since(Instant::now());
         engine.signals.flushing.wait(wait.min(LOOK));
         if !engine.signals.working() {
@@ -48,7 +49,7 @@ pub(crate) fn flush_forever(engine: &Engine) {
         match flushed {
             Ok(()) => {
                 pause = RETRY.0;
-                due = Instant::now() + interval;
+                due = Instant::now() + engine.live.flush_interval();
                 decide(engine);
                 engine.signals.publishing.wake();
                 engine.signals.merging.wake();
@@ -153,6 +154,20 @@ pub(crate) fn fates(engine: &Engine) -> Result<Fates, String> {
         asked.push((id, xid, true));
     }
     judge(engine, asked).map_err(|error| error.to_string())
+}
+
+/// Whether the store has a table or an index that is not known to be gone.
+pub(crate) fn holds_anything(engine: &Engine) -> Result<bool, String> {
+    let dead = dead_objects(engine)?;
+    let view = engine.store.view().map_err(|error| error.to_string())?;
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let mut scan = view.scan_prefix(&[keys::CATALOGUE], view.read_sequence()).map_err(|error| text(&error))?;
+    while let Some((key, _)) = scan.next().map_err(|error| text(&error))? {
+        if !dead.contains(&keys::parse_pair(keys::CATALOGUE, key).map_err(|error| text(&error))?) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Asks what became of transactions, and records what is decided: the host forgets old transactions. Id 0 is no

@@ -235,6 +235,7 @@ impl From<StorageError> for StartError {
                 error.to_string(),
                 "Objects of the bucket were changed or removed by somebody else; bring them back from a backup.",
             ),
+            StorageError::Object { what, source } => StartError::unavailable(&what, &source),
             other => StartError::Failed(other.to_string()),
         }
     }

@@ -87,7 +87,8 @@ impl Tenancy {
         runtime: &tokio::runtime::Handle,
         signals: &Signals,
     ) -> Result<(), StartError> {
-        let read = || runtime.block_on(self.read()).map_err(|error| StartError::failed(&error));
+        let read =
+            || runtime.block_on(self.read()).map_err(|error| StartError::unavailable("reading the lease", &error));
         let Some(found) = read()?.filter(|found| found.holder != self.mine.holder) else { return Ok(()) };
         let message = format!("the bucket was used from {}; waiting whether it still is", found.place);
         host.report(Level::Log, &message);

@@ -9,14 +9,21 @@
 
 mod active;
 mod build;
+mod cache;
+mod check;
+mod config;
 mod counters;
 mod engine;
 mod flushing;
+mod gate;
 mod history;
 mod host;
 mod indexes;
 mod lease;
+mod live;
+mod opening;
 mod owner;
+mod place;
 mod publishing;
 mod replay;
 mod requests;
@@ -32,109 +39,27 @@ use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use lsmstore::FlushOptions;
 
-use crate::control::{Control, State};
+use crate::control::State;
+use check::Checker;
+#[cfg(feature = "s3")]
+pub use config::S3Endpoint;
+pub use config::{Endpoint, WorkerConfig};
 use engine::{Ending, Engine, Signals};
 pub use host::{Facts, Host, HostError, Level, LogChunk, LogRange, LogRecord, XidState};
-use server::{Door, Order, Server};
-use startup::StartError;
+use live::Live;
+use opening::Opening;
+use server::{Door, Server};
 
 /// How long an orderly stop waits for the object store; nothing is lost without it.
 const LAST_PUBLICATION: Duration = Duration::from_secs(20);
-
-/// Where objects are kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Endpoint {
-    /// A folder beside the worker's other files.
-    Local,
-    /// Memory of the worker: gone with it.
-    Memory,
-    /// An object store at this URL.
-    Url(String),
-}
-
-impl Endpoint {
-    /// For the status: without anything secret.
-    pub(crate) fn name(&self) -> String {
-        match self {
-            Endpoint::Local => "local".into(),
-            Endpoint::Memory => "memory".into(),
-            Endpoint::Url(url) => match url.split_once('@') {
-                Some((_, place)) => place.into(),
-                None => url.clone(),
-            },
-        }
-    }
-}
-
-/// How a worker is set up.
-#[derive(Debug, Clone)]
-pub struct WorkerConfig {
-    /// Folder of the worker, made if missing, for its owner alone: lock, socket, mirrors, and objects if they are local.
-    pub dir: PathBuf,
-    /// Where objects are kept.
-    pub endpoint: Endpoint,
-    /// Bucket; part of the objects' names for the endpoints that have no buckets.
-    pub bucket: String,
-    /// Prefix of all names in the bucket; may be empty.
-    pub prefix: String,
-    /// Bytes of a memtable.
-    pub memtable_bytes: usize,
-    /// How often what was written is flushed.
-    pub flush_interval: Duration,
-    /// What may wait for an object store that is slow or down: bytes of tables on the local disk, then writers wait; bytes
-    /// of log, then it is kept from the local disk's position on only.
-    pub backlog_bytes: u64,
-    /// For a bucket that other servers can reach: how often this one says in it that it uses it. `None`: never.
-    pub lease: Option<Duration>,
-    /// Version of the build, for the status.
-    pub version: String,
-}
-
-impl WorkerConfig {
-    /// The socket on which a worker with this folder serves.
-    pub fn socket(dir: &Path) -> PathBuf {
-        dir.join("worker.sock")
-    }
-
-    fn store_dir(&self) -> PathBuf {
-        self.dir.join("store")
-    }
-
-    pub(crate) fn mirror_dir(&self) -> PathBuf {
-        self.store_dir().join("mirror")
-    }
-
-    fn segments_dir(&self) -> PathBuf {
-        self.dir.join("segments")
-    }
-
-    fn objects_dir(&self) -> PathBuf {
-        self.dir.join("objects")
-    }
-
-    fn object_prefix(&self) -> String {
-        let (bucket, prefix) = (self.bucket.trim_matches('/'), self.prefix.trim_matches('/'));
-        [bucket, prefix].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
-    }
-
-    fn clean_mark(&self) -> PathBuf {
-        self.dir.join("CLEAN")
-    }
-
-    /// Whether the last stop was orderly, so that local files are what was written; it is told once.
-    fn take_clean_mark(&self) -> bool {
-        std::fs::remove_file(self.clean_mark()).is_ok()
-    }
-}
 
 /// How a worker ended that did not end well.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,6 +86,7 @@ impl std::error::Error for WorkerError {}
 #[derive(Debug)]
 pub struct WorkerHandle {
     signals: Arc<Signals>,
+    live: Arc<Live>,
     thread: Mutex<Option<JoinHandle<Result<(), WorkerError>>>>,
     result: Mutex<Option<Result<(), WorkerError>>>,
 }
@@ -176,6 +102,17 @@ impl WorkerHandle {
     pub fn flush_soon(&self) {
         self.signals.flush_now.store(true, Ordering::Relaxed);
         self.signals.flushing.wake();
+    }
+
+    /// Takes over new settings. Flush interval, size of memtables, the cache's budget and credentials take effect. While
+    /// nothing is served, the next attempt is made with all of them; while tables are served, where they are kept does
+    /// not change: [`Host::report`] and the status tell what waits for a restart. Without tables the worker ends in order,
+    /// to be started anew.
+    pub fn reconfigure(&self, config: WorkerConfig) {
+        self.live.ask(config);
+        for signal in [&self.signals.flushing, &self.signals.ending] {
+            signal.wake();
+        }
     }
 
     /// How the worker ended, once it has.
@@ -205,69 +142,37 @@ impl Drop for WorkerHandle {
 /// Starts a worker. Everything that can go wrong is told by [`WorkerHandle::finished`] and [`Host::report`].
 pub fn start(config: WorkerConfig, host: Arc<dyn Host>) -> WorkerHandle {
     let signals = Arc::new(Signals::default());
-    let for_thread = Arc::clone(&signals);
-    let thread = std::thread::Builder::new().name("kriya-worker".into()).spawn(move || run(config, host, &for_thread));
+    let live = Live::new(config.clone());
+    let (for_thread, settings) = (Arc::clone(&signals), Arc::clone(&live));
+    let thread = std::thread::Builder::new()
+        .name("kriya-worker".into())
+        .spawn(move || run(&config, &settings, &host, &for_thread));
     let (thread, result) = match thread {
         Ok(thread) => (Some(thread), None),
         Err(error) => (None, Some(Err(WorkerError::new(format!("no thread for the worker: {error}"))))),
     };
-    WorkerHandle { signals, thread: Mutex::new(thread), result: Mutex::new(result) }
+    WorkerHandle { signals, live, thread: Mutex::new(thread), result: Mutex::new(result) }
 }
 
-fn run(config: WorkerConfig, host: Arc<dyn Host>, signals: &Arc<Signals>) -> Result<(), WorkerError> {
-    let _lock = prepare(&config)?;
+fn run(
+    config: &WorkerConfig,
+    live: &Arc<Live>,
+    host: &Arc<dyn Host>,
+    signals: &Arc<Signals>,
+) -> Result<(), WorkerError> {
+    let _lock = prepare(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("kriya-io")
         .enable_all()
         .build()
         .map_err(WorkerError::new)?;
-    let control = Arc::new(Control::create().map_err(WorkerError::new)?);
-    let socket = WorkerConfig::socket(&config.dir);
-    let open = |takeover| {
-        let (config, host) = (config.clone(), Arc::clone(&host));
-        startup::open(config, host, runtime.handle(), Arc::clone(&control), Arc::clone(signals), takeover)
-    };
-    let mut opened = open(None);
-    let result = loop {
-        match opened {
-            Err(StartError::Failed(message)) => break Err(WorkerError::new(message)),
-            Err(StartError::Refused { message, hint }) => {
-                host.report(Level::Warning, &format!("the store cannot be used: {message}"));
-                let (orders, ordered) = mpsc::channel();
-                let door = Door::Refused { message: message.clone(), hint, orders };
-                let server = Server::start(&socket, door).map_err(WorkerError::new)?;
-                let Some(order) = wait_for_order(signals, &ordered) else { break Err(WorkerError::new(message)) };
-                drop(server);
-                opened = open(Some(order.takeover));
-                // Who gave the order may be gone.
-                let _ = order.outcome.send(outcome(&opened));
-            }
-            Ok(engine) => break serve(Arc::new(engine), &socket),
-        }
-    };
+    let checker = Checker { runtime: runtime.handle().clone(), live: Arc::clone(live) };
+    let opening = Opening { started: config, live, host, signals, checker };
+    let result = opening.open_and_serve();
     // Whatever async work is left is abandoned, as in a crash; an orderly end has none.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
-}
-
-/// Waits for an order to take the bucket over; none if the worker's end comes first.
-fn wait_for_order(signals: &Signals, orders: &mpsc::Receiver<Order>) -> Option<Order> {
-    while signals.ending() == Ending::No {
-        if let Ok(order) = orders.recv_timeout(Duration::from_millis(200)) {
-            return Some(order);
-        }
-    }
-    None
-}
-
-/// What is told of a takeover to who ordered it.
-fn outcome(opened: &Result<Engine, StartError>) -> Result<String, (String, String)> {
-    match opened {
-        Ok(engine) => Ok(engine.taken_over.clone()),
-        Err(StartError::Failed(message)) => Err((message.clone(), String::new())),
-        Err(StartError::Refused { message, hint }) => Err((message.clone(), hint.clone())),
-    }
 }
 
 /// Makes the folders and takes the lock, which is held as long as the worker lives.
@@ -276,7 +181,7 @@ fn prepare(config: &WorkerConfig) -> Result<File, WorkerError> {
         let path = path.display().to_string();
         move |error: std::io::Error| WorkerError::new(format!("{path}: {error}"))
     };
-    for dir in [config.dir.clone(), config.store_dir(), config.segments_dir()] {
+    for dir in [config.dir.clone(), config.store_dir()] {
         DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(failed(&dir))?;
     }
     let path = config.dir.join("worker.lock");
@@ -291,6 +196,7 @@ fn prepare(config: &WorkerConfig) -> Result<File, WorkerError> {
 }
 
 fn serve(engine: Arc<Engine>, socket: &Path) -> Result<(), WorkerError> {
+    engine.signals.serving.store(true, Ordering::SeqCst);
     let mut threads = Vec::new();
     let mut spawn = |name: &str, job: fn(&Engine)| {
         let engine = Arc::clone(&engine);
@@ -363,7 +269,39 @@ fn wait_while_usable(engine: &Engine) -> Option<String> {
         if engine.signals.ending() != Ending::No {
             return None;
         }
+        if engine.live.take_change() && reconfigure(engine) {
+            return None;
+        }
     }
+}
+
+/// Takes over what can be; says whether the worker should end, so that the next one starts with the new settings.
+fn reconfigure(engine: &Engine) -> bool {
+    let asked = engine.live.asked();
+    engine.store.set_memtable_bytes(asked.memtable_bytes);
+    if asked.is_place_of(&engine.config) {
+        engine.live.set_pending(None);
+        return false;
+    }
+    let holds = flushing::holds_anything(engine).unwrap_or_else(|error| {
+        engine.complain(format!("looking for tables failed: {error}"));
+        true
+    });
+    if !holds {
+        engine.host.report(Level::Log, "where objects are kept has changed, and there are none: starting again");
+        return true;
+    }
+    let kept = engine.config.place();
+    engine.live.set_pending(Some(asked.place()));
+    engine.host.report(
+        Level::Warning,
+        &format!(
+            "tables stay in {kept}, although the settings now name {}: tables that exist would be lost there. Restore the \
+             settings, or drop the tables and restart the server",
+            asked.place()
+        ),
+    );
+    false
 }
 
 fn last_flush(engine: &Engine) -> Result<(), WorkerError> {

@@ -31,6 +31,7 @@ pub(crate) fn publish_forever(engine: &Engine) {
         match published {
             Ok(_) => {
                 engine.log_let_go.store(false, Ordering::Relaxed);
+                engine.signals.failing.store(false, Ordering::SeqCst);
                 if failing.take().is_some() {
                     engine.host.report(Level::Log, "the object store is back; everything on the local disk is in it");
                     engine.forget_complaint();
@@ -42,6 +43,7 @@ pub(crate) fn publish_forever(engine: &Engine) {
                 break;
             }
             Err(error) => {
+                engine.signals.failing.store(true, Ordering::SeqCst);
                 Failing::note(&mut failing, engine, &error.to_string());
                 follow_the_local_disk(engine);
             }

@@ -118,12 +118,10 @@ fn apply_at(
         match store.apply_at(first, batch) {
             Ok(replayed) => return Ok(replayed),
             Err(WriteError::Full { .. }) => {
-                runtime
-                    .block_on(store.flush_local(FlushOptions::default()))
-                    .map_err(|error| StartError::failed(&error))?;
+                runtime.block_on(store.flush_local(FlushOptions::default())).map_err(StartError::flush)?;
             }
             Err(WriteError::Behind { .. }) => {
-                runtime.block_on(store.flush()).map_err(|error| StartError::failed(&error))?;
+                runtime.block_on(store.flush()).map_err(StartError::flush)?;
             }
             Err(error) => return Err(StartError::failed(&error)),
         }

@@ -17,9 +17,11 @@ use crate::protocol::{ActiveRef, Check, EntryHead, FlushReport, REPLY, REQUEST, 
 use crate::socket::{self, FrameBuffer, MAX_DESCRIPTORS};
 use crate::worker::active::{Descriptor, descriptor};
 use crate::worker::build::Build;
+use crate::worker::check::Checker;
 use crate::worker::counters::MAX_WRITES;
 use crate::worker::engine::{ApplyError, Engine};
 use crate::worker::indexes::Inserted;
+use crate::worker::place::hint;
 use crate::worker::segments::Sealed;
 use crate::worker::status::status;
 
@@ -161,6 +163,10 @@ impl<'a> Serving<'a> {
                 Reply::Done.into()
             }
             Request::Flush => self.flush().into(),
+            Request::Check => {
+                let checker = Checker { runtime: engine.runtime.clone(), live: Arc::clone(&engine.live) };
+                Reply::Checked(checker.check()).into()
+            }
             Request::Status => Reply::Status(Box::new(status(engine))).into(),
             Request::TakeOver { .. } => failed("this server uses its store: there is nothing to take over").into(),
             Request::TransactionEnded => Reply::Done.into(),
@@ -370,7 +376,8 @@ impl<'a> Serving<'a> {
             Err(error) => {
                 // If the store has become unusable, the worker ends.
                 engine.signals.ending.wake();
-                failed(error.to_string())
+                let hint = if let FlushError::Storage(_) = error { hint(&error) } else { "" };
+                Reply::Failed { message: error.to_string(), hint: hint.to_owned() }
             }
         }
     }

@@ -16,6 +16,7 @@ use rustix::net::RecvFlags;
 use crate::codec;
 use crate::protocol::{HELLO, Hello, LAYOUT_VERSION, PROTOCOL_VERSION, REPLY, REQUEST, Reply, Request};
 use crate::socket::{self, FrameBuffer};
+use crate::worker::check::Checker;
 use crate::worker::engine::Engine;
 use crate::worker::history::Takeover;
 use crate::worker::requests::Serving;
@@ -27,11 +28,11 @@ const GREETING: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(crate) enum Door {
     Open(Arc<Engine>),
-    /// The bucket cannot be used; a session may order its takeover.
-    Refused {
-        message: String,
-        hint: String,
-        orders: mpsc::Sender<Order>,
+    /// Nobody is let in; whoever wants to know why may have the objects checked, or order a takeover where that can help.
+    Closed {
+        reply: Reply,
+        checker: Checker,
+        orders: Option<mpsc::Sender<Order>>,
     },
 }
 
@@ -147,11 +148,10 @@ fn meet(stream: UnixStream, door: Door) {
         Ok(input)
     };
     let engine = match door {
-        Door::Refused { message, hint, orders } => {
+        Door::Closed { reply, checker, orders } => {
             if let Ok(input) = greeted() {
-                // Who is told so goes away, or gives an order that this tells the end of.
-                let _ =
-                    say(&stream, &Reply::Refused { message, hint }, &[]).and_then(|()| obey(&stream, input, &orders));
+                // Who is told so goes away, or asks for something that this tells the end of.
+                let _ = say(&stream, &reply, &[]).and_then(|()| oblige(&stream, input, &checker, orders.as_ref()));
             }
             return;
         }
@@ -179,25 +179,36 @@ fn meet(stream: UnixStream, door: Door) {
     engine.sessions.end(slot);
 }
 
-/// Waits for an order, passes it on, and tells what came of it.
-fn obey(stream: &UnixStream, mut input: FrameBuffer, orders: &mpsc::Sender<Order>) -> io::Result<()> {
+/// Serves the one request that somebody may make who is not let in.
+fn oblige(
+    stream: &UnixStream,
+    mut input: FrameBuffer,
+    checker: &Checker,
+    orders: Option<&mpsc::Sender<Order>>,
+) -> io::Result<()> {
     stream.set_read_timeout(Some(GREETING))?;
     let frame = input.next(|into| socket::receive_some(stream.as_fd(), into, None, RecvFlags::empty()))?;
     let Some((REQUEST, body)) = frame else { return Ok(()) };
-    let Ok((Request::TakeOver { accept_loss }, _)) = codec::decode_prefix::<Request>("request", body) else {
-        return Ok(());
-    };
-    let (outcome, told) = mpsc::channel();
-    let order = Order { takeover: Takeover { accept_loss }, outcome };
-    let result = match orders.send(order).map_err(drop).and_then(|()| told.recv().map_err(drop)) {
-        Ok(result) => result,
-        Err(()) => Err(("the storage worker ended meanwhile".to_owned(), String::new())),
-    };
-    let reply = match result {
-        Ok(sentence) => Reply::TookOver { sentence },
-        Err((message, hint)) => Reply::Failed { message, hint },
+    let reply = match codec::decode_prefix::<Request>("request", body) {
+        Ok((Request::Check, _)) => Reply::Checked(checker.check()),
+        Ok((Request::TakeOver { accept_loss }, _)) => obey(Takeover { accept_loss }, orders),
+        _ => return Ok(()),
     };
     say(stream, &reply, &[])
+}
+
+/// Passes an order on and waits for what comes of it.
+fn obey(takeover: Takeover, orders: Option<&mpsc::Sender<Order>>) -> Reply {
+    let (outcome, told) = mpsc::channel();
+    let sent = orders.and_then(|orders| orders.send(Order { takeover, outcome }).ok());
+    match sent.and_then(|()| told.recv().ok()) {
+        Some(Ok(sentence)) => Reply::TookOver { sentence },
+        Some(Err((message, hint))) => Reply::Failed { message, hint },
+        None => Reply::Failed {
+            message: "the storage worker takes no order for a takeover now".to_owned(),
+            hint: String::new(),
+        },
+    }
 }
 
 fn welcome(stream: &UnixStream, engine: &Engine, slot: usize) -> io::Result<()> {

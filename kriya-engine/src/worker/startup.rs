@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lsmstore::{
-    Batch, Config, Env, FlushOptions, LogChoice, OpenError, RegionKind, Store, SystemEnv, View, candidates, fail,
-    objects,
+    Batch, Config, Env, FlushError, FlushOptions, LogChoice, OpenError, RegionKind, Store, SystemEnv, View, candidates,
+    fail, objects,
 };
 use object_store::ObjectStore;
 
@@ -20,26 +20,32 @@ use crate::codec;
 use crate::control::Control;
 use crate::keys;
 use crate::record::{Generation, Kind};
+use crate::worker::check::{refuses_second_create, unconditional};
+use crate::worker::config::WorkerConfig;
 use crate::worker::counters::{Counters, raise_sequences};
 use crate::worker::engine::{Engine, Signals};
 use crate::worker::flushing::fates;
+use crate::worker::gate::Gate;
 use crate::worker::history::{Choice, Chosen, Takeover, keep_log};
 use crate::worker::host::{Host, Level};
 use crate::worker::indexes::{Index, Indexes};
 use crate::worker::lease::Tenancy;
+use crate::worker::live::Live;
 use crate::worker::owner::{LogKeeper, StoreLog};
+use crate::worker::place::{hint, objects_of, told};
 use crate::worker::replay::replay;
 use crate::worker::requests::vector_in_row;
 use crate::worker::segments::{Sealed, SegmentError, SegmentFiles};
 use crate::worker::sessions::Sessions;
 use crate::worker::views::Views;
-use crate::worker::{Endpoint, WorkerConfig};
 
 /// Why a worker does not come up.
 #[derive(Debug)]
 pub(crate) enum StartError {
     /// The bucket must not be used: sessions are told so until the worker is stopped.
     Refused { message: String, hint: String },
+    /// The object store cannot be used now: sessions are told so, and it is tried again.
+    Unavailable { why: String, hint: String },
     /// Something failed that may work the next time.
     Failed(String),
 }
@@ -47,6 +53,26 @@ pub(crate) enum StartError {
 impl StartError {
     pub(crate) fn refused(message: impl Into<String>, hint: impl Into<String>) -> StartError {
         StartError::Refused { message: message.into(), hint: hint.into() }
+    }
+
+    /// `what` could not be done because of the object store.
+    pub(crate) fn unavailable(what: &str, error: &(dyn std::error::Error + 'static)) -> StartError {
+        StartError::Unavailable { why: format!("{what}: {}", told(error)), hint: hint(error).to_owned() }
+    }
+
+    /// What is wrong.
+    pub(crate) fn why(&self) -> &str {
+        match self {
+            StartError::Refused { message, .. } => message,
+            StartError::Unavailable { why, .. } | StartError::Failed(why) => why,
+        }
+    }
+
+    pub(crate) fn flush(error: FlushError) -> StartError {
+        match error {
+            FlushError::Storage(error) => error.into(),
+            other => StartError::failed(&other),
+        }
     }
 
     pub(crate) fn failed(error: &dyn fmt::Display) -> StartError {
@@ -62,6 +88,7 @@ impl From<OpenError> for StartError {
     fn from(error: OpenError) -> StartError {
         match error {
             OpenError::Storage(error) => error.into(),
+            OpenError::ReplayFlush(error) => StartError::flush(*error),
             OpenError::WrongLog { .. } | OpenError::LogElsewhere { .. } | OpenError::ForeignLog { .. } => {
                 StartError::refused(error.to_string(), "Use another prefix.")
             }
@@ -73,31 +100,29 @@ impl From<OpenError> for StartError {
 /// Opens the store, replays the log and loads everything.
 pub(crate) fn open(
     config: WorkerConfig,
+    live: Arc<Live>,
     host: Arc<dyn Host>,
     runtime: &tokio::runtime::Handle,
     control: Arc<Control>,
     signals: Arc<Signals>,
     takeover: Option<Takeover>,
 ) -> Result<Engine, StartError> {
-    let objects: Arc<dyn ObjectStore> = match &config.endpoint {
-        Endpoint::Local => objects::local(&config.objects_dir())?,
-        Endpoint::Memory => objects::memory(),
-        Endpoint::Url(url) => {
-            return Err(StartError::refused(
-                format!("the object store {url} is not supported yet"),
-                "Use the endpoint \"local\" or \"memory\".",
-            ));
-        }
-    };
+    let objects = objects_of(&config, &live)?;
+    let objects: Arc<dyn ObjectStore> = Arc::new(Gate::new(objects, signals.abandoned.subscribe()));
     let facts = host.facts().map_err(StartError::host)?;
     let prefix = config.object_prefix();
     let mut store_config = Config::new(config.store_dir(), prefix.clone())
-        .memtable_bytes(config.memtable_bytes)
+        .mirror_dir_at(config.mirror_dir())
+        .memtable_bytes(live.asked().memtable_bytes)
         .memtable_region(RegionKind::Shared)
         .max_pending_bytes(config.backlog_bytes);
     let env: Arc<dyn Env> = Arc::new(SystemEnv::on(runtime.clone()));
     let taken = match runtime.block_on(candidates(&store_config, &objects, &env))? {
         None => {
+            let conditional = runtime.block_on(refuses_second_create(&*objects, &prefix));
+            if !conditional.map_err(|error| StartError::unavailable("trying a conditional PUT", &error))? {
+                return Err(unconditional(&config));
+            }
             // The new store's position cannot lie before this one.
             let position = host.position().map_err(StartError::host)?;
             keep_log(&*host, position)?;
@@ -180,13 +205,14 @@ pub(crate) fn open(
         segments: SegmentFiles::new(config.segments_dir(), objects, &prefix),
         log_let_go: AtomicBool::new(false),
         tenancy,
-        taken_over: taken.as_ref().map_or_else(String::new, told),
+        taken_over: taken.as_ref().map_or_else(String::new, came_to),
         last_error: Mutex::new(None),
         broken: AtomicBool::new(false),
         flushing: Mutex::new(()),
         undecided: Mutex::new(Vec::new()),
         pool: pool.map_err(|error| StartError::failed(&error))?,
         config,
+        live,
         store,
         log,
         control,
@@ -201,7 +227,7 @@ pub(crate) fn open(
 }
 
 /// What a takeover came to, for who ordered it.
-fn told(chosen: &Chosen) -> String {
+fn came_to(chosen: &Chosen) -> String {
     let (number, newest) = (chosen.manifest.number, chosen.newest.number);
     let whole = match (chosen.unlogged, chosen.lossy) {
         (false, _) => "and the log behind it: nothing that this server had is lost",
@@ -227,7 +253,7 @@ fn give_up_indexes(engine: &Engine, view: &View) -> Result<(), StartError> {
     engine.log.lossy.store(false, Ordering::SeqCst);
     let options = FlushOptions { clean: false, force: true };
     let flushed = engine.runtime.block_on(engine.store.flush_with(options));
-    flushed.map(drop).map_err(|error| StartError::failed(&error))
+    flushed.map(drop).map_err(StartError::flush)
 }
 
 /// Maps sealed segments, and makes active ones of the entries that no sealed one covers.
@@ -248,6 +274,9 @@ fn load_indexes(engine: &Engine) -> Result<(), StartError> {
                 Ok(opened) => sealed.push(Arc::new(opened)),
                 // The tables are worth serving without it.
                 Err(error @ SegmentError::Damaged { .. }) => lost = Some(error.to_string()),
+                Err(SegmentError::Object { object, source }) => {
+                    return Err(StartError::unavailable(&format!("reading {object}"), &source));
+                }
                 Err(error) => return Err(StartError::failed(&error)),
             }
         }

@@ -3,6 +3,7 @@
 use std::sync::PoisonError;
 
 use crate::protocol::{IndexStatus, LevelStatus, SegmentStatus, Status};
+use crate::worker::cache::bytes_used;
 use crate::worker::engine::Engine;
 
 /// The figures of this moment.
@@ -48,6 +49,10 @@ pub(crate) fn status(engine: &Engine) -> Status {
             .collect(),
         sessions: engine.sessions.count(),
         indexes: indexes.collect(),
+        place: engine.config.place(),
+        pending_change: engine.live.pending(),
+        cache_bytes: bytes_used(&engine.config),
+        cache_budget: engine.live.asked().cache_bytes,
         last_error: engine.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
     }
 }

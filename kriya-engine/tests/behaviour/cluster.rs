@@ -230,6 +230,8 @@ impl Cluster {
 pub fn config(dir: &Path, memtable_bytes: usize, flush_interval: Duration) -> WorkerConfig {
     WorkerConfig {
         dir: dir.to_owned(),
+        cache_dir: None,
+        cache_bytes: 4 << 30,
         endpoint: Endpoint::Local,
         bucket: "bucket".into(),
         prefix: "prefix".into(),

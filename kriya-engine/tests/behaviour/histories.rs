@@ -189,14 +189,3 @@ fn a_second_worker_on_the_same_folder_ends_at_once() {
     assert!(finished(&second).unwrap_err().to_string().contains("another storage worker"));
     assert!(a.session.status(&mut PollWait).is_ok());
 }
-
-#[test]
-fn an_endpoint_that_is_not_supported_yet_says_so_by_name() {
-    let mut cluster = Cluster::new();
-    cluster.stop();
-    let mut config = cluster.config();
-    config.endpoint = kriya_engine::worker::Endpoint::Url("http://minio:9000".into());
-    cluster.worker = Some(start(config, cluster.host.clone()));
-    let Err(ClientError::Refused { message, .. }) = cluster.try_connect() else { panic!() };
-    assert!(message.contains("not supported yet"));
-}

@@ -18,7 +18,9 @@
 #include "access/xlogutils.h"
 #include "catalog/pg_control.h"
 #include "common/archive.h"
+#include "funcapi.h"
 #include "miscadmin.h"
+#include "nodes/execnodes.h"
 #include "pgstat.h"
 #include "replication/slot.h"
 #include "storage/bufmgr.h"
@@ -29,8 +31,11 @@
 #include "storage/lwlock.h"
 #include "storage/pmsignal.h"
 #include "storage/spin.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/tuplestore.h"
 
 #define SLOT_NAME "lsm_s3"
 #define READ_AT_ONCE (64 << 20)
@@ -356,3 +361,86 @@ kriya_count_rows(Relation relation, int64 n)
 		relation->pgstat_info->t_counts.t_tuples_returned += n;
 #endif
 }
+
+/* The rows of a function that returns a set, all at once: begins, and leaves the store where the executor looks. */
+Tuplestorestate *
+kriya_rows_begin(FunctionCallInfo fcinfo)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	MemoryContext old;
+	TupleDesc	descriptor;
+	Tuplestorestate *rows;
+
+	if (result == NULL || !IsA(result, ReturnSetInfo) || (result->allowedModes & SFRM_Materialize) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the function returns rows and was called where none can be taken"),
+				 errhint("Call it in FROM.")));
+	old = MemoryContextSwitchTo(result->econtext->ecxt_per_query_memory);
+	if (get_call_result_type(fcinfo, NULL, &descriptor) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "the function is not declared as returning rows");
+	rows = tuplestore_begin_heap(true, false, work_mem);
+	result->returnMode = SFRM_Materialize;
+	result->setResult = rows;
+	result->setDesc = descriptor;
+	MemoryContextSwitchTo(old);
+	return rows;
+}
+
+void
+kriya_rows_add_check(FunctionCallInfo fcinfo, Tuplestorestate *rows, const char *operation, bool ok, const char *detail)
+{
+	Datum		values[3] = {CStringGetTextDatum(operation), BoolGetDatum(ok), CStringGetTextDatum(detail)};
+	bool		nulls[3] = {false, false, false};
+
+	tuplestore_putvalues(rows, ((ReturnSetInfo *) fcinfo->resultinfo)->setDesc, values, nulls);
+}
+
+/*
+ * Settings that are secret. Postgres logs the new value of a setting that a reload has changed, and shows raw values in
+ * more than one place, so the setting's own value is a constant, and what was typed is kept beside it.
+ */
+#define NOT_SHOWN "(not shown)"
+
+#if PG_VERSION_NUM < 160000
+#define guc_malloc(level, size) malloc(size)
+#define guc_free(pointer) free(pointer)
+#endif
+
+bool
+kriya_check_secret(char **value, void **extra, GucSource source)
+{
+	const char *typed = *value == NULL ? "" : *value;
+	char	   *kept = guc_malloc(LOG, strlen(typed) + 1);
+	char	   *shown = guc_malloc(LOG, sizeof(NOT_SHOWN));
+
+	(void) source;
+	if (kept == NULL || shown == NULL)
+		return false;
+	strcpy(kept, typed);
+	strcpy(shown, NOT_SHOWN);
+	if (*value != NULL)
+		guc_free(*value);
+	*value = shown;
+	*extra = kept;
+	return true;
+}
+
+#define SECRET(name) \
+	static const char *secret_##name = ""; \
+	void kriya_assign_##name(const char *value, void *extra); \
+	const char *kriya_secret_##name(void); \
+	void kriya_assign_##name(const char *value, void *extra) \
+	{ \
+		(void) value; \
+		secret_##name = extra == NULL ? "" : (const char *) extra; \
+	} \
+	const char *kriya_secret_##name(void) \
+	{ \
+		return secret_##name; \
+	}
+
+SECRET(access_key_id)
+SECRET(secret_access_key)
+SECRET(session_token)
+SECRET(profile)

@@ -23,6 +23,11 @@ impl Call {
         Call(fcinfo)
     }
 
+    /// What Postgres passed.
+    pub fn raw(&self) -> pg_sys::FunctionCallInfo {
+        self.0
+    }
+
     /// Argument `n`, from 0, of a STRICT function (which is never called with a NULL).
     ///
     /// # Safety

@@ -12,6 +12,7 @@ mod histories;
 mod knn;
 mod outages;
 mod reuse;
+mod s3;
 mod sealing;
 mod sessions;
 mod stopping;
