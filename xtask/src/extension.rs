@@ -33,7 +33,7 @@ fn compile(pg: &Installation) -> Outcome<()> {
     let mut cargo = places::cargo();
     cargo
         .args(["build", "--quiet", "--package", "kriya-pg", "--no-default-features", "--features"])
-        .arg(format!("pg{}", pg.major))
+        .arg(format!("pg{},s3", pg.major))
         .env("PGRX_PG_CONFIG_PATH", &pg.pg_config);
     let shown = progress::display(&cargo);
     let status = cargo.status().map_err(|e| Failure::new(format!("running {shown}: {e}")))?;

@@ -5,6 +5,7 @@ pub mod fashion;
 mod latency;
 pub mod packages;
 mod sql;
+mod store;
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -43,6 +44,8 @@ pub struct Options {
     /// Also write the figures of fashion-mnist to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    #[command(flatten)]
+    store: store::Store,
 }
 
 /// Runs the demo.
@@ -52,7 +55,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Outcome<()> {
     let installation = setup::setup(options.major)?;
     extension::build(&installation)?;
-    let server = progress::step("starting a private server", || fresh_server(&installation))?;
+    let server = progress::step("starting a private server", || fresh_server(&installation, &options.store))?;
     let mut client = server.connect()?;
     match options.dataset {
         Dataset::Packages => {
@@ -71,7 +74,9 @@ pub fn run(options: &Options) -> Outcome<()> {
         }
     }
     client.batch_execute("SELECT lsm_s3_flush()")?;
-    show_storage(&server.folder().data().join("kriya/objects"));
+    if let Some(folder) = options.store.folder(server.folder().root())? {
+        show_storage(&folder);
+    }
     println!(
         "\nthe server stays: {}\n`cargo xtask psql` opens a session, `cargo xtask pg stop` stops it",
         server.url()
@@ -80,14 +85,14 @@ pub fn run(options: &Options) -> Outcome<()> {
 }
 
 /// A server in an empty folder; what an earlier demo left is stopped and removed.
-fn fresh_server(installation: &Installation) -> Outcome<Postgres> {
+fn fresh_server(installation: &Installation, store: &store::Store) -> Outcome<Postgres> {
     let root = pg::default_root("demo")?;
     pg::stop_quietly(&root)?;
     match fs::remove_dir_all(&root) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Failure::doing("removing", &root)(e)),
         _ => {}
     }
-    let mut server = Postgres::builder(installation).setting("lsm_s3.endpoint", "local");
+    let mut server = store.prepare(Postgres::builder(installation), &root)?;
     if TcpListener::bind((Ipv4Addr::LOCALHOST, PORT)).is_ok() {
         server = server.port(PORT);
     }

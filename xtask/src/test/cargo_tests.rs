@@ -18,7 +18,10 @@ use super::tally::Tally;
 /// If cargo cannot be run, or fails without a failing test.
 pub fn crates(tally: &mut Tally) -> Outcome<()> {
     run(tally, places::cargo().args(["test", "--no-fail-fast"]), "crates")?;
-    run(tally, places::cargo().args(["test", "--no-fail-fast", "--package", "kriya-testkit", "--lib"]), "testkit")
+    let testkit = ["test", "--no-fail-fast", "--package", "kriya-testkit", "--lib", "--bins", "--test", "objects"];
+    run(tally, places::cargo().args(testkit), "testkit")?;
+    let s3 = ["test", "--no-fail-fast", "--package", "lsmstore", "--features", "s3", "--lib"];
+    run(tally, places::cargo().args(s3), "s3")
 }
 
 /// The tests that need a server with the extension: restart, kill, sessions side by side. `name` is the log's.
@@ -32,7 +35,10 @@ pub fn server(tally: &mut Tally, pg: &Installation, name: &str) -> Outcome<()> {
 }
 
 /// Runs `cargo`, its whole output to the log called `name`, and counts the tests in it.
-fn run(tally: &mut Tally, cargo: &mut Command, name: &str) -> Outcome<()> {
+///
+/// # Errors
+/// If cargo cannot be run, or fails without a failing test.
+pub fn run(tally: &mut Tally, cargo: &mut Command, name: &str) -> Outcome<()> {
     let path = logs().join(format!("{name}.log"));
     let mut log = File::create(&path).map_err(Failure::doing("making", &path))?;
     let errors = log.try_clone().map_err(Failure::doing("opening", &path))?;

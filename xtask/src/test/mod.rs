@@ -7,6 +7,7 @@ mod cargo_tests;
 mod end_to_end;
 mod licences;
 mod lint;
+mod moto;
 mod regress;
 mod tally;
 
@@ -29,7 +30,7 @@ pub struct Options {
     #[arg(long = "pg", value_name = "N", value_parser = clap::value_parser!(u32).range(13..=18))]
     major: Option<u32>,
     /// Only this part (may be repeated): format, lints, licences, crates, glue, sql, server, sql-15, server-15, packages,
-    /// fashion-mnist
+    /// fashion-mnist, moto
     #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(PARTS.map(|p| p.name)))]
     only: Vec<String>,
     /// Leave out what is slow (it is counted as skipped)
@@ -44,8 +45,18 @@ pub struct Options {
 #[derive(Clone, Copy)]
 struct Part {
     name: &'static str,
-    slow: bool,
+    when: When,
     run: Run,
+}
+
+/// The runs that a part belongs to; every run that names it does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    Always,
+    /// Not those with --quick.
+    NotQuick,
+    /// No others.
+    OnDemand,
 }
 
 /// What a part needs.
@@ -63,26 +74,31 @@ enum Run {
 const MAJOR: u32 = 17;
 const OTHER: u32 = 15;
 
-const PARTS: [Part; 11] = [
-    Part { name: "format", slow: false, run: Run::Plain(lint::format) },
-    Part { name: "lints", slow: false, run: Run::Plain(lint::clippy) },
-    Part { name: "licences", slow: false, run: Run::Plain(licences::check) },
-    Part { name: "crates", slow: false, run: Run::Plain(cargo_tests::crates) },
-    Part { name: "glue", slow: false, run: Run::WithPostgres(|tally, pg, _| lint::glue(tally, pg)) },
-    Part { name: "sql", slow: false, run: Run::WithPostgres(|tally, pg, _| regress::run(tally, pg)) },
+const PARTS: [Part; 12] = [
+    Part { name: "format", when: When::Always, run: Run::Plain(lint::format) },
+    Part { name: "lints", when: When::Always, run: Run::Plain(lint::clippy) },
+    Part { name: "licences", when: When::Always, run: Run::Plain(licences::check) },
+    Part { name: "crates", when: When::Always, run: Run::Plain(cargo_tests::crates) },
+    Part { name: "glue", when: When::Always, run: Run::WithPostgres(|tally, pg, _| lint::glue(tally, pg)) },
+    Part { name: "sql", when: When::Always, run: Run::WithPostgres(|tally, pg, _| regress::run(tally, pg)) },
     Part {
         name: "server",
-        slow: false,
+        when: When::Always,
         run: Run::WithPostgres(|tally, pg, _| cargo_tests::server(tally, pg, "server")),
     },
-    Part { name: "sql-15", slow: true, run: Run::WithOther(regress::run) },
+    Part { name: "sql-15", when: When::NotQuick, run: Run::WithOther(regress::run) },
     Part {
         name: "server-15",
-        slow: true,
+        when: When::NotQuick,
         run: Run::WithOther(|tally, pg| cargo_tests::server(tally, pg, "server-15")),
     },
-    Part { name: "packages", slow: false, run: Run::WithPostgres(|tally, pg, _| end_to_end::packages(tally, pg)) },
-    Part { name: "fashion-mnist", slow: true, run: Run::WithPostgres(end_to_end::fashion_mnist) },
+    Part {
+        name: "packages",
+        when: When::Always,
+        run: Run::WithPostgres(|tally, pg, _| end_to_end::packages(tally, pg)),
+    },
+    Part { name: "fashion-mnist", when: When::NotQuick, run: Run::WithPostgres(end_to_end::fashion_mnist) },
+    Part { name: "moto", when: When::OnDemand, run: Run::Plain(moto::run) },
 ];
 
 /// Runs the tests and prints the count; fails if one has failed.
@@ -96,8 +112,14 @@ pub fn run(options: &Options) -> Outcome<ExitCode> {
     let mut tally = Tally::default();
     let mut prepared = BTreeMap::new();
     for part in PARTS.iter().filter(|part| options.only.is_empty() || options.only.iter().any(|o| o == part.name)) {
-        if options.quick && part.slow && options.only.is_empty() {
-            tally.skip(format!("{}: left out by --quick", part.name));
+        let left_out = match part.when {
+            _ if !options.only.is_empty() => None,
+            When::OnDemand => Some(format!("runs only with --only {}", part.name)),
+            When::NotQuick if options.quick => Some("left out by --quick".to_owned()),
+            When::Always | When::NotQuick => None,
+        };
+        if let Some(why) = left_out {
+            tally.skip(format!("{}: {why}", part.name));
             continue;
         }
         let major = match part.run {
