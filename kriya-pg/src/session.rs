@@ -18,9 +18,7 @@ use std::time::{Duration, Instant};
 
 use kriya_engine::catalogue::IndexDescription;
 use kriya_engine::record::{self, RecordHead};
-use kriya_engine::{
-    Check, CheckLine, ClientError, FlushReport, IndexDefinition, Interrupted, Session, Wait, Written,
-};
+use kriya_engine::{Check, CheckLine, ClientError, FlushReport, IndexDefinition, Interrupted, Session, Wait, Written};
 use lsmstore::{Batch, View, fail};
 use pgrx::prelude::*;
 use rustix::event::{PollFd, PollFlags, Timespec};

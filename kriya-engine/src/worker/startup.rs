@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use lsmstore::{
     Batch, Config, Env, FlushError, FlushOptions, LogChoice, OpenError, RegionKind, Store, SystemEnv, View, candidates,
-    fail, objects,
+    fail,
 };
 use object_store::ObjectStore;
 
