@@ -3,6 +3,7 @@
 use lsmstore::Batch;
 
 use crate::catalogue::IndexDescription;
+use crate::locks::Obstacle;
 
 /// The answer to a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +15,32 @@ pub enum Written {
     Lost,
     /// The store is full until something is flushed; nothing was written. Wait, cancellably, and try again.
     Busy,
+}
+
+/// The answer to a change of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Changed {
+    /// As [`Written::At`]; the next version has the locks of the one that it replaces.
+    At(u64),
+    /// As [`Written::Lost`].
+    Lost,
+    /// Locks are in the way; nothing was written.
+    InTheWay(Obstacle),
+    /// As [`Written::Busy`].
+    Busy,
+}
+
+/// The answer to the wish for a row lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Locked {
+    /// It is held until the (sub)transaction ends.
+    Granted,
+    /// A version's mark is not the expected one.
+    Lost,
+    /// Locks are in the way.
+    InTheWay(Obstacle),
 }
 
 /// The answer to new index entries.

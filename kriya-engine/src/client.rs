@@ -34,6 +34,9 @@ use crate::socket::{self, FrameBuffer};
 /// A connection whose greeting was answered: the answer, and what came behind it.
 type Greeted = (UnixStream, Reply, FrameBuffer, VecDeque<OwnedFd>);
 
+/// Bytes of hints that may wait, but for the ends of transactions.
+const MAX_HINTS: usize = 64 << 10;
+
 /// A session; see the module's documentation.
 #[derive(Debug)]
 pub struct Session {
@@ -46,8 +49,8 @@ pub struct Session {
     generation: u64,
     incarnation: u32,
     broken: bool,
-    /// A hint could not be sent and goes before the next request.
-    hint_waits: bool,
+    /// Hints that could not be sent, as frames: they go before the next request.
+    hints: Vec<u8>,
     reader: Reader,
 }
 
@@ -81,7 +84,7 @@ impl Session {
                     generation,
                     incarnation,
                     broken: false,
-                    hint_waits: false,
+                    hints: Vec::new(),
                     reader,
                 })
             }
@@ -214,7 +217,7 @@ impl Session {
         checks: &[Check],
         wait: &mut dyn Wait,
     ) -> Result<Written, ClientError> {
-        let request = Request::Write { generation, checks: checks.to_vec() };
+        let request = Request::Write { generation, checks: checks.to_vec(), change: None };
         match self.call(&request, &[batch.as_bytes()], wait)? {
             Reply::Written { first } => Ok(Written::At(first)),
             Reply::Lost => Ok(Written::Lost),
@@ -279,14 +282,31 @@ impl Session {
 
     /// Tells the worker that the transaction is over: a hint, which never waits and never fails.
     pub fn transaction_ended(&mut self) {
+        self.hint(&Request::TransactionEnded);
+    }
+
+    /// Tells the worker that subtransactions have rolled back: a hint as [`Session::transaction_ended`], to be left out at
+    /// will, for the worker finds out when it matters.
+    pub fn subtransactions_ended(&mut self, xids: Vec<u64>) {
+        if self.hints.len() < MAX_HINTS {
+            self.hint(&Request::SubtransactionsEnded { xids });
+        }
+    }
+
+    fn hint(&mut self, hint: &Request) {
         if self.broken {
             return;
         }
-        let body = codec::encode(&Request::TransactionEnded);
+        let body = codec::encode(hint);
         let Ok(header) = socket::header(REQUEST, body.len()) else { return };
-        match socket::send_some(self.socket.as_fd(), &[&header, &body], 0, &[], SendFlags::DONTWAIT) {
-            Ok(sent) => self.broken = sent != header.len() + body.len(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.hint_waits = true,
+        self.hints.extend_from_slice(&header);
+        self.hints.extend_from_slice(&body);
+        match socket::send_some(self.socket.as_fd(), &[&self.hints], 0, &[], SendFlags::DONTWAIT) {
+            Ok(sent) => {
+                self.broken = sent != self.hints.len();
+                self.hints.clear();
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => self.broken = true,
         }
     }
@@ -442,14 +462,14 @@ impl Session {
         }
     }
 
-    fn done(&mut self, request: &Request, raw: &[&[u8]], wait: &mut dyn Wait) -> Result<(), ClientError> {
+    pub(crate) fn done(&mut self, request: &Request, raw: &[&[u8]], wait: &mut dyn Wait) -> Result<(), ClientError> {
         match self.call(request, raw, wait)? {
             Reply::Done => Ok(()),
             other => Err(unexpected(&other)),
         }
     }
 
-    fn call(&mut self, request: &Request, raw: &[&[u8]], wait: &mut dyn Wait) -> Result<Reply, ClientError> {
+    pub(crate) fn call(&mut self, request: &Request, raw: &[&[u8]], wait: &mut dyn Wait) -> Result<Reply, ClientError> {
         self.send(request, raw, wait)?;
         Ok(self.receive(wait)?.0)
     }
@@ -480,11 +500,7 @@ impl Session {
             return Err(ClientError::Broken);
         }
         self.output.clear();
-        if self.hint_waits {
-            let hint = codec::encode(&Request::TransactionEnded);
-            self.output.extend_from_slice(&socket::header(REQUEST, hint.len()).map_err(ClientError::Io)?);
-            self.output.extend_from_slice(&hint);
-        }
+        self.output.append(&mut self.hints);
         let body = codec::encode(request);
         let length = body.len() + raw.iter().map(|part| part.len()).sum::<usize>();
         self.output.extend_from_slice(&socket::header(REQUEST, length).map_err(ClientError::Io)?);
@@ -493,7 +509,6 @@ impl Session {
         let mut parts: Vec<&[u8]> = vec![&self.output];
         parts.extend_from_slice(raw);
         Line { socket: &self.socket, wait }.send(&parts)?;
-        self.hint_waits = false;
         Ok(())
     }
 
@@ -509,7 +524,7 @@ impl Session {
     }
 }
 
-fn unexpected(reply: &Reply) -> ClientError {
+pub(crate) fn unexpected(reply: &Reply) -> ClientError {
     let text = format!("{reply:?}");
     let short: String = text.chars().take(40).collect();
     FormatError::new("reply", format!("{short} does not answer the request")).into()

@@ -18,6 +18,8 @@ mod error;
 mod index;
 pub mod keys;
 mod line;
+mod locking;
+pub mod locks;
 mod protocol;
 mod reader;
 pub mod record;
@@ -25,7 +27,7 @@ pub mod row;
 mod socket;
 pub mod worker;
 
-pub use answers::{Built, IndexDefinition, IndexDeleted, IndexWritten, Progress, Written};
+pub use answers::{Built, Changed, IndexDefinition, IndexDeleted, IndexWritten, Locked, Progress, Written};
 pub use check::check_store;
 pub use client::Session;
 pub use client_error::{ClientError, Interrupted};

@@ -2,15 +2,16 @@
 //!
 //! The first frame of a session is a [`Hello`] of fixed form, so that two different builds understand at least that they
 //! differ. Then the session asks ([`Request`], bulk bytes behind it) and the worker answers ([`Reply`]) in order; only
-//! [`Request::TransactionEnded`] has no answer, and [`Reply::Progress`] and [`Reply::Regions`] come before the final one.
+//! [`Request::TransactionEnded`] and [`Request::SubtransactionsEnded`] have no answer, and [`Reply::Progress`] and [`Reply::Regions`] come before the final one.
 
 use bincode::{Decode, Encode};
 
 use crate::catalogue::IndexDescription;
 use crate::error::{FormatError, array};
+use crate::locks::{Change, Claim, LockMode, Marked};
 
 /// Version of the messages.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 /// Version of everything that both sides read in shared memory and mirror files.
 pub const LAYOUT_VERSION: u32 = 1;
 
@@ -81,7 +82,28 @@ pub(crate) enum Request {
     Write {
         generation: u64,
         checks: Vec<Check>,
+        /// The row whose mark is written, if locks may be in the way.
+        change: Option<Change>,
     },
+    /// All of these versions, or none; all must be marked as said.
+    Lock {
+        generation: u64,
+        claim: Claim,
+        versions: Vec<Marked>,
+    },
+    /// Which locks of the row the transaction holds.
+    Held {
+        table: u64,
+        tid: u64,
+        transaction: u64,
+    },
+    /// Who is in the way of a claim, without making it: always answered by [`Reply::InTheWay`].
+    Ask {
+        claim: Claim,
+        tid: u64,
+    },
+    /// Answered when nothing is on its way any more that was sent before, by whomever.
+    Fence,
     /// Raw: `dim` floats for each entry that has its vector here.
     IndexInsert {
         generation: u64,
@@ -95,6 +117,10 @@ pub(crate) enum Request {
         entries: Vec<u64>,
     },
     TransactionEnded,
+    /// These rolled back: their locks are free.
+    SubtransactionsEnded {
+        xids: Vec<u64>,
+    },
     /// The regions that the session still has mapped are not sent again.
     View {
         known: Vec<u64>,
@@ -174,6 +200,13 @@ pub(crate) enum Reply {
         first: u64,
     },
     Lost,
+    Locked,
+    /// Locks of these transactions are in the way.
+    InTheWay {
+        xids: Vec<u64>,
+        member: bool,
+    },
+    Held(Vec<(u64, LockMode)>),
     Busy,
     IndexWritten {
         first_entry: u64,

@@ -69,6 +69,38 @@ pub unsafe fn first_typmod(descriptor: pg_sys::TupleDesc) -> i32 {
     }
 }
 
+/// Waits in the line for a row; false if it would have to wait and may not.
+///
+/// # Safety
+/// An open relation and a valid pointer, in a transaction.
+pub unsafe fn lock_tuple_if_free(
+    relation: pg_sys::Relation,
+    pointer: pg_sys::ItemPointer,
+    mode: pg_sys::LOCKMODE,
+) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        #[cfg(feature = "pg18")]
+        return pg_sys::ConditionalLockTuple(relation, pointer, mode, false);
+        #[cfg(not(feature = "pg18"))]
+        pg_sys::ConditionalLockTuple(relation, pointer, mode)
+    }
+}
+
+/// True if the transaction has ended.
+///
+/// # Safety
+/// In a transaction, about another one.
+pub unsafe fn transaction_has_ended(xid: pg_sys::TransactionId) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        #[cfg(feature = "pg18")]
+        return pg_sys::ConditionalXactLockTableWait(xid, false);
+        #[cfg(not(feature = "pg18"))]
+        pg_sys::ConditionalXactLockTableWait(xid)
+    }
+}
+
 /// Appends a page to the main fork.
 ///
 /// # Safety

@@ -38,6 +38,11 @@ unsafe extern "C-unwind" {
         ok: bool,
         detail: *const core::ffi::c_char,
     );
+    pub fn kriya_key_changes(
+        relation: pg_sys::Relation,
+        old: pg_sys::HeapTuple,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) -> bool;
     pub fn kriya_count(relation: pg_sys::Relation, inserted: i64, updated: bool, deleted: bool);
     pub fn kriya_count_scan(relation: pg_sys::Relation);
     pub fn kriya_count_rows(relation: pg_sys::Relation, rows: i64);

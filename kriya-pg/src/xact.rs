@@ -66,7 +66,7 @@ unsafe extern "C-unwind" fn at_transaction(event: pg_sys::XactEvent::Type, _argu
             session::before_commit();
         }
         XACT_EVENT_PRE_PREPARE if session::has_written() || !dropped_files().is_empty() => raise(Failure::unsupported(
-            "PREPARE TRANSACTION is not supported yet in a transaction that changed lsm_s3 tables or lsm_hnsw indexes",
+            "PREPARE TRANSACTION is not supported yet in a transaction that changed lsm_s3 tables or lsm_hnsw indexes, or locked rows",
         )),
         XACT_EVENT_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PREPARE => session::transaction_ended(),
         _ => {}
@@ -82,7 +82,12 @@ unsafe extern "C-unwind" fn at_subtransaction(
 ) {
     use pg_sys::SubXactEvent::*;
     match event {
-        SUBXACT_EVENT_START_SUB | SUBXACT_EVENT_PRE_COMMIT_SUB => session::drain(),
+        SUBXACT_EVENT_START_SUB => session::drain(),
+        SUBXACT_EVENT_PRE_COMMIT_SUB => {
+            session::drain();
+            // SAFETY: a session's own state.
+            session::keep_locks(unsafe { pg_sys::GetCurrentTransactionNestLevel() });
+        }
         // SAFETY: a session's own state.
         SUBXACT_EVENT_ABORT_SUB => session::forget_level(unsafe { pg_sys::GetCurrentTransactionNestLevel() }),
         _ => {}

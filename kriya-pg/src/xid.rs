@@ -22,6 +22,18 @@ pub fn current() -> u64 {
     unsafe { pg_sys::GetCurrentFullTransactionId().value }
 }
 
+/// The current top transaction's id; gives it one if it has none.
+pub fn top() -> u64 {
+    // SAFETY: as above.
+    unsafe { pg_sys::GetTopFullTransactionId().value }
+}
+
+/// True if the transaction has neither committed nor rolled back; it belongs to another session.
+pub fn is_running(xid: u64) -> bool {
+    // SAFETY: a read of shared state about an id that this server assigned.
+    unsafe { pg_sys::TransactionIdIsInProgress(lower(xid)) }
+}
+
 /// What became of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {

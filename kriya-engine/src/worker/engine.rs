@@ -16,6 +16,7 @@ use crate::worker::host::{Host, Level};
 use crate::worker::indexes::Indexes;
 use crate::worker::lease::Tenancy;
 use crate::worker::live::Live;
+use crate::worker::locking::Locks;
 use crate::worker::owner::LogKeeper;
 use crate::worker::segments::SegmentFiles;
 use crate::worker::sessions::Sessions;
@@ -161,6 +162,8 @@ pub(crate) struct Engine {
     pub flushing: Mutex<()>,
     /// Transactions whose fate decides over an object: (object, transaction, whether it drops it).
     pub undecided: Mutex<Vec<(u64, u64, bool)>>,
+    /// Row locks, of this generation alone.
+    pub locks: Mutex<Locks>,
     /// Threads of index builds and seals: all cores, once.
     pub pool: rayon::ThreadPool,
 }

@@ -5,7 +5,7 @@
 //! session, one each for flushing, merging, linking and sealing, a small async runtime for objects, and a pool for builds.
 //!
 //! Locks are taken in this order, and none is held while waiting for the host except where said: an index's append lock,
-//! the counters (which log a ceiling through the host), the store's writer. The host's thread takes none of them.
+//! the counters (which log a ceiling through the host), the store's writer, the table of row locks. The host's thread takes none of them.
 
 mod active;
 mod build;
@@ -14,6 +14,7 @@ mod check;
 mod config;
 mod counters;
 mod engine;
+mod fence;
 mod flushing;
 mod gate;
 mod history;
@@ -21,6 +22,8 @@ mod host;
 mod indexes;
 mod lease;
 mod live;
+mod locking;
+mod locks;
 mod opening;
 mod owner;
 mod place;

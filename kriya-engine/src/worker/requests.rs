@@ -13,6 +13,7 @@ use crate::catalogue::floats;
 use crate::codec;
 use crate::index::{NewEntry, VectorRef, delete_batch, index_batch};
 use crate::keys::{self, Counter};
+use crate::locks::Change;
 use crate::protocol::{ActiveRef, Check, EntryHead, FlushReport, REPLY, REQUEST, Reply, Request, SealedRef};
 use crate::socket::{self, FrameBuffer, MAX_DESCRIPTORS};
 use crate::worker::active::{Descriptor, descriptor};
@@ -20,7 +21,9 @@ use crate::worker::build::Build;
 use crate::worker::check::Checker;
 use crate::worker::counters::MAX_WRITES;
 use crate::worker::engine::{ApplyError, Engine};
+use crate::worker::fence::{Activity, Doing};
 use crate::worker::indexes::Inserted;
+use crate::worker::locking::{Conditional, lock, orphan, sweep, write_if};
 use crate::worker::place::hint;
 use crate::worker::segments::Sealed;
 use crate::worker::status::status;
@@ -33,7 +36,10 @@ pub(crate) struct Serving<'a> {
     engine: &'a Engine,
     stream: &'a UnixStream,
     slot: usize,
+    activity: &'a Activity,
     build: Option<Build>,
+    /// The transaction that locked or changed rows through this session.
+    transaction: Option<u64>,
 }
 
 /// A reply and the bytes behind it.
@@ -62,8 +68,8 @@ pub(crate) fn failed(message: impl Into<String>) -> Reply {
 }
 
 impl<'a> Serving<'a> {
-    pub(crate) fn new(engine: &'a Engine, stream: &'a UnixStream, slot: usize) -> Serving<'a> {
-        Serving { engine, stream, slot, build: None }
+    pub(crate) fn new(engine: &'a Engine, stream: &'a UnixStream, slot: usize, activity: &'a Activity) -> Serving<'a> {
+        Serving { engine, stream, slot, activity, build: None, transaction: None }
     }
 
     /// Serves until the session ends, which is fine, or sends what makes no sense.
@@ -71,17 +77,32 @@ impl<'a> Serving<'a> {
         let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
         loop {
             let stream = self.stream;
-            let frame = input.next(|into| socket::receive_some(stream.as_fd(), into, None, RecvFlags::empty()))?;
+            let frame = input.next(|into| {
+                self.activity.await_request(stream)?;
+                socket::receive_some(stream.as_fd(), into, None, RecvFlags::empty())
+            })?;
             let Some((kind, body)) = frame else { return Ok(()) };
             if kind != REQUEST {
                 return Err(invalid(format!("a frame of kind {kind} is no request")));
             }
             let (request, raw) =
                 codec::decode_prefix::<Request>("request", body).map_err(|error| invalid(error.to_string()))?;
-            if request == Request::TransactionEnded {
-                self.engine.sessions.end_writing(self.slot);
-                self.build = None;
-                continue;
+            match request {
+                Request::TransactionEnded => {
+                    if let Some(transaction) = self.transaction.take() {
+                        self.engine.locks().table.end_transaction(transaction);
+                    }
+                    self.engine.sessions.end_writing(self.slot);
+                    self.build = None;
+                    sweep(self.engine);
+                    continue;
+                }
+                Request::SubtransactionsEnded { xids } => {
+                    self.engine.locks().table.end(&xids);
+                    continue;
+                }
+                Request::BuildEnd | Request::Flush | Request::Fence => self.activity.set(Doing::Long),
+                _ => {}
             }
             let answer = match self.admit(&request) {
                 Some(refusal) => refusal.into(),
@@ -101,6 +122,7 @@ impl<'a> Serving<'a> {
             Request::NewId { generation }
             | Request::LeaseTids { generation, .. }
             | Request::Write { generation, .. }
+            | Request::Lock { generation, .. }
             | Request::IndexInsert { generation, .. }
             | Request::IndexDelete { generation, .. }
             | Request::BuildBegin { generation, .. } => *generation,
@@ -127,7 +149,25 @@ impl<'a> Serving<'a> {
                 Err(error) => Reply::from(error).into(),
             },
             Request::LeaseTids { table, count, .. } => self.lease(table, count).into(),
-            Request::Write { checks, .. } => self.write(&checks, raw).into(),
+            Request::Write { checks, change, .. } => self.write(&checks, change.as_ref(), raw).into(),
+            Request::Lock { claim, versions, .. } => {
+                self.transaction = Some(claim.transaction);
+                lock(engine, &claim, &versions).into()
+            }
+            Request::Held { table, tid, transaction } => {
+                Reply::Held(engine.locks().table.own((table, tid), transaction)).into()
+            }
+            Request::Ask { claim, tid } => {
+                let row = (claim.table, tid);
+                let mut locks = engine.locks();
+                locks.table.end(&claim.ended);
+                let member = !locks.table.own(row, claim.transaction).is_empty();
+                Reply::InTheWay { xids: locks.table.in_the_way(row, &claim), member }.into()
+            }
+            Request::Fence => match engine.sessions.fence(|| !engine.signals.working()) {
+                true => Reply::Done.into(),
+                false => Reply::Stopping.into(),
+            },
             Request::IndexInsert { index, dim, entries, .. } => {
                 self.index_insert(index, dim, &entries, raw).unwrap_or_else(|reply| reply).into()
             }
@@ -169,7 +209,7 @@ impl<'a> Serving<'a> {
             }
             Request::Status => Reply::Status(Box::new(status(engine))).into(),
             Request::TakeOver { .. } => failed("this server uses its store: there is nothing to take over").into(),
-            Request::TransactionEnded => Reply::Done.into(),
+            Request::TransactionEnded | Request::SubtransactionsEnded { .. } => Reply::Done.into(),
         })
     }
 
@@ -183,7 +223,7 @@ impl<'a> Serving<'a> {
         }
     }
 
-    fn write(&self, checks: &[Check], raw: &[u8]) -> Reply {
+    fn write(&mut self, checks: &[Check], change: Option<&Change>, raw: &[u8]) -> Reply {
         let batch = match Batch::decode(raw) {
             Ok(batch) => batch,
             Err(error) => return failed(error.to_string()),
@@ -199,27 +239,21 @@ impl<'a> Serving<'a> {
                 _ => {}
             }
         }
-        let mut wrong = None;
-        let holds = |view: &View| {
-            checks_hold(view, checks).unwrap_or_else(|error| {
-                wrong = Some(error);
-                false
-            })
+        if let Some(change) = change {
+            self.transaction = Some(change.claim.transaction);
+        }
+        let written = match checks.is_empty() && change.is_none() {
+            true => self.engine.apply(&batch).map(|applied| Conditional::Written(applied.first)),
+            false => write_if(self.engine, checks, change, &batch),
         };
-        let applied = match checks.is_empty() {
-            true => self.engine.apply(&batch).map(Some),
-            false => self.engine.apply_if(holds, &batch),
-        };
-        match applied {
-            Ok(Some(applied)) => {
+        match written {
+            Ok(Conditional::Written(first)) => {
                 let mut undecided = self.engine.undecided.lock().unwrap_or_else(PoisonError::into_inner);
                 undecided.extend(drops.into_iter().map(|(id, xid)| (id, xid, true)));
-                Reply::Written { first: applied.first }
+                Reply::Written { first }
             }
-            Ok(None) => match wrong {
-                Some(error) => failed(error),
-                None => Reply::Lost,
-            },
+            Ok(Conditional::Lost) => Reply::Lost,
+            Ok(Conditional::InTheWay(obstacle)) => Reply::InTheWay { xids: obstacle.xids, member: obstacle.member },
             Err(error) => error.into(),
         }
     }
@@ -383,7 +417,15 @@ impl<'a> Serving<'a> {
     }
 }
 
-fn checks_hold(view: &View, checks: &[Check]) -> Result<bool, String> {
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        if let Some(transaction) = self.transaction {
+            orphan(self.engine, transaction);
+        }
+    }
+}
+
+pub(crate) fn checks_hold(view: &View, checks: &[Check]) -> Result<bool, String> {
     let sequence = view.read_sequence();
     for check in checks {
         let current = view.get(&check.key, sequence).map_err(|error| error.to_string())?;

@@ -159,16 +159,16 @@ fn meet(stream: UnixStream, door: Door) {
     };
     let Some(guest) = engine.sessions.greet(&stream) else { return };
     let input = greeted();
-    let slot = engine.sessions.seat(guest, input.is_ok());
+    let seat = engine.sessions.seat(guest, input.is_ok());
     let Ok(input) = input else { return };
-    let Some(slot) = slot else {
+    let Some((slot, activity)) = seat else {
         let message = "the storage worker is stopping or has no room for another session".into();
         let _ = say(&stream, &Reply::NotServing { message }, &[]);
         return;
     };
     let ended = catch_unwind(AssertUnwindSafe(|| {
         welcome(&stream, &engine, slot)?;
-        Serving::new(&engine, &stream, slot).serve(input)
+        Serving::new(&engine, &stream, slot, &activity).serve(input)
     }));
     match ended {
         Ok(Ok(())) => {}

@@ -7,13 +7,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::control::SLOTS;
+use crate::worker::fence::{Activity, Doing, Fences};
 
 #[derive(Default)]
 struct Connected {
     /// Those who have not said yet who they are.
     guests: BTreeMap<u64, Arc<UnixStream>>,
     next_guest: u64,
-    sockets: BTreeMap<usize, Arc<UnixStream>>,
+    seated: BTreeMap<usize, (Arc<UnixStream>, Arc<Activity>)>,
     writing: HashSet<usize>,
     /// No new session and no new writing transaction.
     closing: bool,
@@ -30,6 +31,7 @@ impl Connected {
 pub(crate) struct Sessions {
     connected: Mutex<Connected>,
     changed: Condvar,
+    fences: Arc<Fences>,
 }
 
 impl Sessions {
@@ -51,22 +53,26 @@ impl Sessions {
     }
 
     /// A slot for who was at the door and is welcome, or `None` if there is none left or the worker is stopping.
-    pub(crate) fn seat(&self, guest: u64, welcome: bool) -> Option<usize> {
+    pub(crate) fn seat(&self, guest: u64, welcome: bool) -> Option<(usize, Arc<Activity>)> {
         let mut connected = self.lock();
         let socket = connected.guests.remove(&guest)?;
         if connected.closing || !welcome {
             return None;
         }
-        let slot = (0..SLOTS).find(|slot| !connected.sockets.contains_key(slot))?;
-        connected.sockets.insert(slot, socket);
-        Some(slot)
+        let slot = (0..SLOTS).find(|slot| !connected.seated.contains_key(slot))?;
+        let activity = Arc::new(Activity::new(&self.fences));
+        connected.seated.insert(slot, (socket, Arc::clone(&activity)));
+        Some((slot, activity))
     }
 
     pub(crate) fn end(&self, slot: usize) {
         let mut connected = self.lock();
-        connected.sockets.remove(&slot);
+        let seated = connected.seated.remove(&slot);
         connected.writing.remove(&slot);
         drop(connected);
+        if let Some((_, activity)) = seated {
+            activity.set(Doing::Over);
+        }
         self.changed.notify_all();
     }
 
@@ -98,7 +104,7 @@ impl Sessions {
     }
 
     pub(crate) fn count(&self) -> u32 {
-        self.lock().sockets.len() as u32
+        self.lock().seated.len() as u32
     }
 
     /// Waits until no session writes, or `timeout`; says which.
@@ -118,10 +124,16 @@ impl Sessions {
         true
     }
 
+    /// Waits until nothing is on its way that any session sent before; false if `give_up` said so first.
+    pub(crate) fn fence(&self, give_up: impl Fn() -> bool) -> bool {
+        let sessions: Vec<_> = self.lock().seated.values().cloned().collect();
+        self.fences.wait(&sessions, give_up)
+    }
+
     /// Cuts every connection.
     pub(crate) fn cut(&self) {
         let connected = self.lock();
-        for socket in connected.sockets.values().chain(connected.guests.values()) {
+        for socket in connected.seated.values().map(|(socket, _)| socket).chain(connected.guests.values()) {
             // A socket whose other end is gone is cut already.
             let _ = socket.shutdown(Shutdown::Both);
         }

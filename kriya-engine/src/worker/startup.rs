@@ -210,6 +210,7 @@ pub(crate) fn open(
         broken: AtomicBool::new(false),
         flushing: Mutex::new(()),
         undecided: Mutex::new(Vec::new()),
+        locks: Mutex::default(),
         pool: pool.map_err(|error| StartError::failed(&error))?,
         config,
         live,

@@ -6,6 +6,7 @@ mod counters;
 mod histories;
 mod hostile;
 mod indexes;
+mod locks;
 mod outages;
 mod processes;
 mod recovery;

@@ -8,6 +8,7 @@
 #include "access/heapam.h"
 #include "access/heaptoast.h"
 #include "access/htup_details.h"
+#include "access/sysattr.h"
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "access/xloginsert.h"
@@ -18,8 +19,10 @@
 #include "access/xlogutils.h"
 #include "catalog/pg_control.h"
 #include "common/archive.h"
+#include "executor/tuptable.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "nodes/bitmapset.h"
 #include "nodes/execnodes.h"
 #include "pgstat.h"
 #include "replication/slot.h"
@@ -32,9 +35,11 @@
 #include "storage/pmsignal.h"
 #include "storage/spin.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/relcache.h"
 #include "utils/tuplestore.h"
 
 #define SLOT_NAME "lsm_s3"
@@ -328,6 +333,43 @@ HeapTuple
 kriya_inline_tuple(HeapTuple tuple, TupleDesc descriptor)
 {
 	return HeapTupleHasExternal(tuple) ? toast_flatten_tuple(tuple, descriptor) : tuple;
+}
+
+/*
+ * Whether a column that a foreign key may refer to gets another value. Values that look different but mean the same
+ * count as different, as on heap.
+ */
+bool
+kriya_key_changes(Relation relation, HeapTuple old, TupleTableSlot *slot)
+{
+	Bitmapset  *key = RelationGetIndexAttrBitmap(relation, INDEX_ATTR_BITMAP_KEY);
+	TupleDesc	descriptor = RelationGetDescr(relation);
+	bool		changes = false;
+	int			member = -1;
+
+	while (!changes && (member = bms_next_member(key, member)) >= 0)
+	{
+		AttrNumber	number = member + FirstLowInvalidHeapAttributeNumber;
+		Form_pg_attribute attribute;
+		Datum		before,
+					after;
+		bool		before_null,
+					after_null;
+
+		if (number <= 0)
+		{
+			/* A whole row or a system column. */
+			changes = true;
+			break;
+		}
+		attribute = TupleDescAttr(descriptor, number - 1);
+		before = heap_getattr(old, number, descriptor, &before_null);
+		after = slot_getattr(slot, number, &after_null);
+		changes = before_null != after_null ||
+			(!before_null && !datumIsEqual(before, after, attribute->attbyval, attribute->attlen));
+	}
+	bms_free(key);
+	return changes;
 }
 
 void

@@ -34,6 +34,9 @@ pub unsafe extern "C-unwind" fn bulk_delete(
         let result = result(stats);
         let Some(callback) = callback else { return result };
         let index = identity::of((*info).index).id;
+        // An entry of a rolled back row may still be on its way, from a session that was cut short. It must be there to be
+        // deleted: once the row's place is given to another, nobody could tell.
+        session::fence();
         let reader = session::with(|session, wait| session.index(index, wait));
         let (mut dead, mut removed, mut live) = (Vec::new(), 0.0, 0.0);
         for (entry, tid) in reader.entries() {

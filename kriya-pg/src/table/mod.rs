@@ -4,11 +4,14 @@ mod build;
 mod cursor;
 mod ddl;
 mod fetch;
+mod lock;
 mod modify;
 mod scan;
+mod speculative;
 pub mod tid;
 pub mod version;
 mod visibility;
+mod waiting;
 
 use pgrx::prelude::*;
 
@@ -149,12 +152,12 @@ static ROUTINE: pg_sys::TableAmRoutine = pg_sys::TableAmRoutine {
     #[cfg(not(feature = "pg13"))]
     index_delete_tuples: Some(index_delete_tuples),
     tuple_insert: Some(modify::insert),
-    tuple_insert_speculative: Some(modify::insert_speculative),
-    tuple_complete_speculative: Some(modify::complete_speculative),
+    tuple_insert_speculative: Some(speculative::insert),
+    tuple_complete_speculative: Some(speculative::complete),
     multi_insert: Some(modify::multi_insert),
     tuple_delete: Some(modify::delete),
     tuple_update: Some(modify::update),
-    tuple_lock: Some(modify::lock),
+    tuple_lock: Some(lock::lock),
     #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
     relation_set_new_filenode: Some(ddl::set_new_file),
     #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]

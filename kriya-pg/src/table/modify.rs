@@ -1,25 +1,28 @@
 //! INSERT, COPY, UPDATE, DELETE.
 //!
 //! Nothing is changed in place: a DELETE writes a mark beside the row, an UPDATE a mark and a new row in one batch. The
-//! mark is written by compare-and-set against the mark this session judged the row by; who loses reads again. A row of
+//! mark is written by compare-and-set against the mark this session judged the row by, and against the row's locks; who
+//! loses reads again. A row of
 //! a table with indexes is acknowledged and logged before its index entries are made, for other sessions' unique checks
 //! must find it; rows of tables without indexes wait in a buffer.
 
+use kriya_engine::locks::{self, Claim, LockMode};
 use kriya_engine::row::{Mark, NO_NEXT};
 use kriya_engine::{Check, keys};
 use lsmstore::Batch;
 use pgrx::prelude::*;
 
+use super::lock::keep_place;
 use super::version::{self, Version};
 use super::visibility::{self, Updatable};
+use super::waiting::{Queue, fail, tuple_mode};
 use super::{refuse_serializable, tid};
 use crate::error::{Failure, raise};
 use crate::session::{MESSAGE_BYTES, MESSAGE_ROWS};
-use crate::xid::{self, lower};
-use crate::{glue, identity, session};
+use crate::{glue, identity, session, xid};
 
 /// The number of a new row; tables end where item pointers do.
-fn new_number(table: u64, expected: usize) -> u64 {
+pub fn new_number(table: u64, expected: usize) -> u64 {
     let number = session::next_tid(table, expected);
     if number >= tid::LIMIT {
         raise(
@@ -34,7 +37,10 @@ fn new_number(table: u64, expected: usize) -> u64 {
 }
 
 /// Tells the slot which row it holds now: RETURNING and triggers look at its system columns.
-unsafe fn stamp(
+///
+/// # Safety
+/// A slot with a row of the open relation.
+pub unsafe fn stamp(
     relation: pg_sys::Relation,
     slot: *mut pg_sys::TupleTableSlot,
     number: u64,
@@ -70,7 +76,7 @@ pub unsafe extern "C-unwind" fn insert(
         let table = identity::of(relation).id;
         let xid = xid::current();
         let number = new_number(table, 1);
-        let value = version::value_of_slot(relation, slot, xid, command);
+        let value = version::value_of_slot(relation, slot, xid, command, 0);
         if (*(*relation).rd_rel).relhasindex {
             let mut batch = Batch::new();
             batch.put(&keys::row(table, number), &value);
@@ -103,7 +109,7 @@ pub unsafe extern "C-unwind" fn multi_insert(
         let mut rows = 0;
         for &slot in slots {
             let number = new_number(table, slots.len());
-            batch.put(&keys::row(table, number), &version::value_of_slot(relation, slot, xid, command));
+            batch.put(&keys::row(table, number), &version::value_of_slot(relation, slot, xid, command, 0));
             stamp(relation, slot, number, xid, command);
             rows += 1;
             if rows >= MESSAGE_ROWS || batch.encoded_len() >= MESSAGE_BYTES {
@@ -119,26 +125,6 @@ pub unsafe extern "C-unwind" fn multi_insert(
     }
 }
 
-/// What stands in the way of a change, as the executor wants to know it.
-unsafe fn fail(
-    result: pg_sys::TM_Result::Type,
-    version: &Version<'_>,
-    data: *mut pg_sys::TM_FailureData,
-) -> pg_sys::TM_Result::Type {
-    let mark = version.mark.map(|(mark, _)| mark);
-    // SAFETY: the executor's own structure.
-    unsafe {
-        (*data).ctid = tid::pointer(version.next().unwrap_or(version.number));
-        (*data).xmax = mark.map_or(pg_sys::InvalidTransactionId, |mark| lower(mark.xmax));
-        (*data).cmax = match (result, mark) {
-            (pg_sys::TM_Result::TM_SelfModified, Some(mark)) => mark.cmax,
-            _ => pg_sys::InvalidCommandId,
-        };
-        (*data).traversed = false;
-    }
-    result
-}
-
 struct Change {
     relation: pg_sys::Relation,
     pointer: pg_sys::ItemPointer,
@@ -151,13 +137,38 @@ struct Change {
 
 impl Change {
     /// Writes a mark on the row, with `next` in it and `more` in the same batch, once nobody is in the way.
-    unsafe fn apply(&self, next: u64, more: impl Fn(&mut Batch)) -> pg_sys::TM_Result::Type {
+    unsafe fn apply(&self, mode: LockMode, flags: u8, next: u64, more: impl Fn(&mut Batch)) -> pg_sys::TM_Result::Type {
+        let block = pg_sys::LockWaitPolicy::LockWaitBlock;
         // SAFETY: the executor's arguments, as `Change` was made of them.
+        unsafe {
+            let mut queue = Queue::new(self.relation, *self.pointer, mode, block, self.operation);
+            let result = self.apply_in(mode, flags, next, more, &mut queue);
+            let again = pg_sys::XactIsoLevel < pg_sys::XACT_REPEATABLE_READ as i32;
+            if result == pg_sys::TM_Result::TM_Updated && again && queue.entered() {
+                keep_place(self.relation, *self.pointer, self.command, mode);
+            }
+            queue.leave();
+            result
+        }
+    }
+
+    unsafe fn apply_in(
+        &self,
+        mode: LockMode,
+        flags: u8,
+        next: u64,
+        more: impl Fn(&mut Batch),
+        queue: &mut Queue,
+    ) -> pg_sys::TM_Result::Type {
+        // SAFETY: as above.
         let (table, number) = unsafe {
             let Some(number) = tid::number(*self.pointer) else { return pg_sys::TM_Result::TM_Invisible };
             (identity::of(self.relation).id, number)
         };
         let xid = xid::current();
+        let transaction = xid::top();
+        let claim = Claim { table, transaction, xid, mode, ended: Vec::new() };
+        let mut change = locks::Change { claim, tid: number, next: (next != NO_NEXT).then_some(next) };
         loop {
             session::interrupts();
             let view = session::view();
@@ -167,23 +178,23 @@ impl Change {
                 match visibility::updatable(&version, self.command) {
                     Updatable::Ok => {}
                     Updatable::Invisible => return pg_sys::TM_Result::TM_Invisible,
-                    Updatable::SelfModified => return fail(pg_sys::TM_Result::TM_SelfModified, &version, self.data),
-                    Updatable::Updated => return fail(pg_sys::TM_Result::TM_Updated, &version, self.data),
-                    Updatable::Deleted => return fail(pg_sys::TM_Result::TM_Deleted, &version, self.data),
+                    Updatable::SelfModified => return self.fail(pg_sys::TM_Result::TM_SelfModified, &version),
+                    Updatable::Updated => return self.fail(pg_sys::TM_Result::TM_Updated, &version),
+                    Updatable::Deleted => return self.fail(pg_sys::TM_Result::TM_Deleted, &version),
                     Updatable::BeingModified(_) if !self.wait => {
-                        return fail(pg_sys::TM_Result::TM_BeingModified, &version, self.data);
+                        return self.fail(pg_sys::TM_Result::TM_BeingModified, &version);
                     }
                     Updatable::BeingModified(other) => {
                         drop(view);
-                        pg_sys::XactLockTableWait(lower(other), self.relation, self.pointer, self.operation);
+                        queue.wait_for_change(other, number, &mut change.claim);
                         continue;
                     }
                 }
                 if !self.crosscheck.is_null() && !visibility::satisfies(&version, self.crosscheck) {
-                    return fail(pg_sys::TM_Result::TM_Updated, &version, self.data);
+                    return self.fail(pg_sys::TM_Result::TM_Updated, &version);
                 }
             }
-            let mark = Mark { flags: 0, incarnation: session::incarnation(), xmax: xid, cmax: self.command, next };
+            let mark = Mark { flags, incarnation: session::incarnation(), xmax: xid, cmax: self.command, next };
             let mut value = Vec::new();
             mark.encode_into(&mut value);
             let key = keys::mark(table, number);
@@ -192,10 +203,61 @@ impl Change {
             batch.put(&key, &value);
             let expected = version.mark.map(|(_, bytes)| bytes.to_vec());
             let check = Check { key: key.to_vec(), expected };
-            drop(view);
-            if session::write(xid, &batch, std::slice::from_ref(&check)) {
-                return pg_sys::TM_Result::TM_Ok;
+            match session::change(xid, &batch, &check, &change) {
+                session::Changed::Done => return pg_sys::TM_Result::TM_Ok,
+                session::Changed::Lost => {}
+                // SAFETY: as above.
+                session::Changed::InTheWay(obstacle) => unsafe {
+                    if !self.wait {
+                        return self.fail(pg_sys::TM_Result::TM_BeingModified, &version);
+                    }
+                    drop(view);
+                    queue.wait_for_all(obstacle, &mut change.claim.ended);
+                },
             }
+        }
+    }
+
+    unsafe fn fail(&self, result: pg_sys::TM_Result::Type, version: &Version<'_>) -> pg_sys::TM_Result::Type {
+        // SAFETY: the executor's own structure.
+        unsafe {
+            (*self.data).traversed = false;
+            fail(result, version, self.data)
+        }
+    }
+
+    /// Flags of the mark: an update of a row that this transaction has locked as if it deleted it counts as one that
+    /// changes the key, as on heap.
+    unsafe fn flags(&self, mode: LockMode) -> u8 {
+        // SAFETY: the executor's arguments.
+        unsafe {
+            let table = identity::of(self.relation).id;
+            let holders = match tid::number(*self.pointer) {
+                Some(number) if mode != LockMode::Update => session::holders_for_update(table, number),
+                _ => Vec::new(),
+            };
+            let xid = xid::current();
+            let key = mode == LockMode::Update || holders.contains(&xid);
+            let locked = holders.iter().any(|holder| *holder != xid);
+            (u8::from(key) * Mark::KEY) | (u8::from(locked) * Mark::LOCKED)
+        }
+    }
+
+    /// The mode that a change to the slot's content needs: a weaker one where no foreign key can notice.
+    unsafe fn mode(&self, slot: *mut pg_sys::TupleTableSlot) -> LockMode {
+        // SAFETY: the executor's arguments; the copied tuple lives until it is freed.
+        unsafe {
+            if !(*(*self.relation).rd_rel).relhasindex {
+                return LockMode::NoKeyUpdate;
+            }
+            let view = session::view();
+            let table = identity::of(self.relation).id;
+            let old = tid::number(*self.pointer).and_then(|number| Version::get(&view, table, number));
+            let Some(old) = old else { return LockMode::Update };
+            let tuple = old.heap_tuple((*self.relation).rd_id);
+            let changes = glue::kriya_key_changes(self.relation, tuple, slot);
+            pg_sys::pfree(tuple.cast());
+            if changes { LockMode::Update } else { LockMode::NoKeyUpdate }
         }
     }
 }
@@ -213,14 +275,12 @@ pub unsafe extern "C-unwind" fn delete(
     changing_partition: bool,
 ) -> pg_sys::TM_Result::Type {
     refuse_serializable();
-    if changing_partition {
-        raise(Failure::unsupported("moving a row of an lsm_s3 table to another partition is not supported yet"));
-    }
     let operation = pg_sys::XLTW_Oper::XLTW_Delete;
     let change = Change { relation, pointer, command, crosscheck, wait, operation, data };
     // SAFETY: the executor's arguments.
     unsafe {
-        let result = change.apply(NO_NEXT, |_| {});
+        let flags = Mark::KEY | if changing_partition { Mark::MOVED } else { 0 };
+        let result = change.apply(LockMode::Update, flags, NO_NEXT, |_| {});
         if result == pg_sys::TM_Result::TM_Ok {
             glue::kriya_count(relation, 0, false, true);
         }
@@ -228,14 +288,14 @@ pub unsafe extern "C-unwind" fn delete(
     }
 }
 
-unsafe fn update_row(change: &Change, slot: *mut pg_sys::TupleTableSlot) -> pg_sys::TM_Result::Type {
-    refuse_serializable();
+unsafe fn update_row(change: &Change, mode: LockMode, slot: *mut pg_sys::TupleTableSlot) -> pg_sys::TM_Result::Type {
     // SAFETY: the executor's arguments.
     unsafe {
         let table = identity::of(change.relation).id;
         let number = new_number(table, 1);
-        let value = version::value_of_slot(change.relation, slot, xid::current(), change.command);
-        let result = change.apply(number, |batch| {
+        let value = version::value_of_slot(change.relation, slot, xid::current(), change.command, 0);
+        let flags = change.flags(mode);
+        let result = change.apply(mode, flags, number, |batch| {
             batch.put(&keys::row(table, number), &value);
         });
         if result == pg_sys::TM_Result::TM_Ok {
@@ -265,12 +325,14 @@ pub unsafe extern "C-unwind" fn update(
     lock_mode: *mut pg_sys::LockTupleMode::Type,
     update_indexes: *mut Indexes,
 ) -> pg_sys::TM_Result::Type {
+    refuse_serializable();
     let operation = pg_sys::XLTW_Oper::XLTW_Update;
     let change = Change { relation, pointer, command, crosscheck, wait, operation, data };
     // SAFETY: the executor's arguments. Each version has its own row number, so every index gets a new entry.
     unsafe {
-        *lock_mode = pg_sys::LockTupleMode::LockTupleExclusive;
-        let result = update_row(&change, slot);
+        let mode = change.mode(slot);
+        *lock_mode = tuple_mode(mode);
+        let result = update_row(&change, mode, slot);
         #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
         {
             *update_indexes = result == pg_sys::TM_Result::TM_Ok;
@@ -285,48 +347,4 @@ pub unsafe extern "C-unwind" fn update(
         }
         result
     }
-}
-
-#[pg_guard]
-#[allow(clippy::too_many_arguments)]
-pub unsafe extern "C-unwind" fn insert_speculative(
-    _relation: pg_sys::Relation,
-    _slot: *mut pg_sys::TupleTableSlot,
-    _command: pg_sys::CommandId,
-    _options: i32,
-    _bulk: *mut pg_sys::BulkInsertStateData,
-    _token: u32,
-) {
-    raise(Failure::unsupported("INSERT ... ON CONFLICT into lsm_s3 tables is not supported yet"));
-}
-
-#[pg_guard]
-#[allow(clippy::too_many_arguments)]
-pub unsafe extern "C-unwind" fn complete_speculative(
-    _relation: pg_sys::Relation,
-    _slot: *mut pg_sys::TupleTableSlot,
-    _token: u32,
-    _succeeded: bool,
-) {
-    raise(Failure::unsupported("INSERT ... ON CONFLICT into lsm_s3 tables is not supported yet"));
-}
-
-#[pg_guard]
-#[allow(clippy::too_many_arguments)]
-pub unsafe extern "C-unwind" fn lock(
-    _relation: pg_sys::Relation,
-    _pointer: pg_sys::ItemPointer,
-    _snapshot: pg_sys::Snapshot,
-    _slot: *mut pg_sys::TupleTableSlot,
-    _command: pg_sys::CommandId,
-    _mode: pg_sys::LockTupleMode::Type,
-    _policy: pg_sys::LockWaitPolicy::Type,
-    _flags: u8,
-    _data: *mut pg_sys::TM_FailureData,
-) -> pg_sys::TM_Result::Type {
-    raise(
-        Failure::unsupported("row locks on lsm_s3 tables are not supported yet").detail(
-            "SELECT ... FOR UPDATE or SHARE, foreign keys to lsm_s3 tables, and changing a row that another session has changed meanwhile need them.",
-        ),
-    )
 }

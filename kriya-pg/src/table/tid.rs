@@ -20,6 +20,13 @@ pub fn pointer(number: u64) -> pg_sys::ItemPointerData {
     pointer
 }
 
+/// What stands in a row that was moved to another partition.
+pub fn moved() -> pg_sys::ItemPointerData {
+    let mut pointer = pg_sys::ItemPointerData::default();
+    item_pointer_set_all(&mut pointer, pg_sys::InvalidBlockNumber, pg_sys::MovedPartitionsOffsetNumber as u16);
+    pointer
+}
+
 /// Block and offset of an item pointer, valid or not.
 pub fn parts(pointer: pg_sys::ItemPointerData) -> (u64, u64) {
     // SAFETY: plain reads of a value of ours.

@@ -60,6 +60,12 @@ impl<'a> Version<'a> {
         self.mark.map(|(mark, _)| mark.next).filter(|&next| next != NO_NEXT)
     }
 
+    /// Where an item pointer of Postgres' says that the row went: to the next version, to another partition, or nowhere.
+    pub fn successor(&self) -> pg_sys::ItemPointerData {
+        let moved = self.mark.is_some_and(|(mark, _)| mark.flags & Mark::MOVED != 0);
+        if moved { tid::moved() } else { tid::pointer(self.next().unwrap_or(self.number)) }
+    }
+
     /// Stores the version in a slot for heap tuples.
     ///
     /// # Safety
@@ -98,7 +104,7 @@ impl<'a> Version<'a> {
             if let Some((mark, _)) = self.mark {
                 (*header).t_choice.t_heap.t_xmax = lower(mark.xmax);
                 (*header).t_infomask &= !(pg_sys::HEAP_XMAX_INVALID as u16);
-                (*header).t_ctid = tid::pointer(self.next().unwrap_or(self.number));
+                (*header).t_ctid = self.successor();
             }
             tuple
         }
@@ -125,7 +131,8 @@ pub unsafe fn stamp(tuple: pg_sys::HeapTuple, table: pg_sys::Oid, number: u64, x
     }
 }
 
-/// The value of a new row made of a slot's content: nothing stored out of line, stamped with xid and command.
+/// The value of a new row made of a slot's content: nothing stored out of line, stamped with xid and command, and with
+/// the token of a speculative insertion (else 0).
 ///
 /// # Safety
 /// `slot` holds a tuple of `relation`.
@@ -134,6 +141,7 @@ pub unsafe fn value_of_slot(
     slot: *mut pg_sys::TupleTableSlot,
     xid: u64,
     command: pg_sys::CommandId,
+    token: u32,
 ) -> Vec<u8> {
     // SAFETY: the caller's promise; the tuple lives until it is freed below, after its bytes were copied.
     unsafe {
@@ -142,7 +150,7 @@ pub unsafe fn value_of_slot(
         let tuple = glue::kriya_inline_tuple(fetched, (*relation).rd_att);
         let length = (*tuple).t_len as usize;
         let bytes = std::slice::from_raw_parts((*tuple).t_data.cast::<u8>(), length);
-        let header = RowHeader { flags: 0, incarnation: session::incarnation(), xmin: xid, cmin: command };
+        let header = RowHeader { token, incarnation: session::incarnation(), xmin: xid, cmin: command };
         let mut value = Vec::new();
         header.encode_into(&bytes[STORED_FROM..], &mut value).or_raise();
         if tuple != fetched {

@@ -4,6 +4,7 @@
 //! The order of the questions is Postgres' too: first whether the transaction is our own, then whether the snapshot or
 //! the table of running transactions has it, and only then whether it committed.
 
+use kriya_engine::row::Mark;
 use pgrx::pg_sys;
 
 use super::version::Version;
@@ -19,7 +20,7 @@ pub enum Updatable {
     Invisible,
     /// Changed by this transaction, in this command or a later one.
     SelfModified,
-    /// Replaced by a newer version, committed.
+    /// Replaced by a newer version, or moved to another partition, committed.
     Updated,
     /// Deleted, committed.
     Deleted,
@@ -107,13 +108,14 @@ fn own(version: &Version<'_>) -> bool {
 fn dirty(version: &Version<'_>, snapshot: &mut pg_sys::SnapshotData) -> bool {
     snapshot.xmin = pg_sys::InvalidTransactionId;
     snapshot.xmax = pg_sys::InvalidTransactionId;
-    // The token of a speculative insertion; there are none here.
     snapshot.speculativeToken = 0;
     match xid::outcome(version.header.xmin) {
         Outcome::Aborted => return false,
         // In the table, whatever becomes of the mark: the caller waits for its maker.
         Outcome::Running => {
             snapshot.xmin = lower(version.header.xmin);
+            // By which the caller waits until it is known whether the row stays.
+            snapshot.speculativeToken = version.header.token;
             return true;
         }
         Outcome::Own | Outcome::Committed => {}
@@ -147,9 +149,15 @@ pub fn updatable(version: &Version<'_>, command: pg_sys::CommandId) -> Updatable
         Outcome::Own => Updatable::Invisible,
         Outcome::Aborted => Updatable::Ok,
         Outcome::Running => Updatable::BeingModified(mark.xmax),
-        Outcome::Committed if version.next().is_some() => Updatable::Updated,
+        Outcome::Committed if version.next().is_some() || mark.flags & Mark::MOVED != 0 => Updatable::Updated,
         Outcome::Committed => Updatable::Deleted,
     }
+}
+
+/// True if the version has no mark, or one that leaves its key as it is; `later`: to one who comes from an earlier version.
+pub fn keeps_key(version: &Version<'_>, later: bool) -> bool {
+    let changes = if later { Mark::KEY } else { Mark::KEY | Mark::LOCKED };
+    version.mark.is_none_or(|(mark, _)| mark.flags & changes == 0)
 }
 
 /// What an index build makes of a version.

@@ -98,8 +98,6 @@ fn what_is_not_supported_says_so_by_name() {
         "CREATE TABLE t (id int PRIMARY KEY, v lsmvector(2)) USING lsm_s3; INSERT INTO t VALUES (1, '[1,2]')",
     );
     for sql in [
-        "SELECT * FROM t FOR UPDATE",
-        "INSERT INTO t VALUES (5) ON CONFLICT DO NOTHING",
         "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT * FROM t",
         "ROLLBACK; BEGIN; INSERT INTO t VALUES (7); PREPARE TRANSACTION 'x'",
         "ROLLBACK; CREATE UNLOGGED TABLE u (id int) USING lsm_s3",

@@ -8,23 +8,32 @@
 //!   buffers are thrown away. A buffer leaves its place only when it is logged, so a failed sending loses nothing.
 //! * Before commit: everything is sent, the commit lock is taken, and the worker must be the one we wrote through.
 
+mod buffers;
+mod connection;
+mod locks;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kriya_engine::catalogue::IndexDescription;
+use kriya_engine::locks::LockMode;
 use kriya_engine::record::{self, RecordHead};
-use kriya_engine::{Check, CheckLine, ClientError, FlushReport, IndexDefinition, Interrupted, Session, Wait, Written};
+use kriya_engine::{Check, CheckLine, ClientError, FlushReport, IndexDefinition, Session, Wait, Written};
 use lsmstore::{Batch, View, fail};
 use pgrx::prelude::*;
-use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::error::{Failure, OrRaise, raise};
 use crate::{glue, worker, xid};
+
+use buffers::Rows;
+pub use buffers::{buffer_row, drain};
+pub use connection::{PollWait, interrupts, nap};
+use connection::{connect, until_served};
+use locks::forget_locks;
+pub use locks::{Changed, ask, change, fence, holders_for_update, keep_locks, lock};
 
 /// Rows of one message to the worker, at most.
 pub const MESSAGE_ROWS: usize = 1000;
@@ -33,65 +42,15 @@ pub const MESSAGE_BYTES: usize = 1 << 20;
 const FIRST_LEASE: u32 = 32;
 const LARGEST_LEASE: u32 = 8192;
 
-/// Waits for the worker's socket; a cancelled statement ends the wait by raising its error.
-pub struct PollWait;
-
-impl Wait for PollWait {
-    fn ready(&mut self, fd: BorrowedFd<'_>, write: bool) -> Result<(), Interrupted> {
-        let events = if write { PollFlags::OUT } else { PollFlags::IN };
-        loop {
-            let patience = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-            match rustix::event::poll(&mut [PollFd::from_borrowed_fd(fd, events)], Some(&patience)) {
-                Ok(0) => interrupts(),
-                Ok(_) => return Ok(()),
-                Err(rustix::io::Errno::INTR) => interrupts(),
-                // A broken descriptor shows itself in the read or write that follows.
-                Err(_) => return Ok(()),
-            }
-        }
-    }
-}
-
-/// Serves interrupts; also where Postgres holds them off because a page is locked, so that nobody hangs behind us.
-pub fn interrupts() {
-    check_for_interrupts!();
-    // SAFETY: plain variables of this process, written by signal handlers.
-    unsafe {
-        if pg_sys::InterruptHoldoffCount > 0 && pg_sys::ProcDiePending != 0 {
-            // The session ends where interrupts are served again; until then nobody may take this for a wish of theirs.
-            let why = "terminating connection due to administrator command";
-            raise(Failure::new(PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN, why));
-        }
-        if pg_sys::InterruptHoldoffCount > 0 && pg_sys::QueryCancelPending != 0 {
-            raise(Failure::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, "canceling statement due to user request"));
-        }
-        if !glue::kriya_postmaster_is_alive() {
-            pg_sys::proc_exit(1);
-        }
-    }
-}
-
-/// Sleeps for a moment, cancellable.
-pub fn nap(time: Duration) {
-    let time = Timespec { tv_sec: 0, tv_nsec: i64::from(time.subsec_nanos()) };
-    let _ = rustix::event::poll(&mut [], Some(&time));
-    interrupts();
-}
-
-/// Rows that were not sent yet: all of one table, one (sub)transaction.
-struct Rows {
-    table: u64,
-    level: i32,
-    xid: u64,
-    batch: Batch,
-    count: usize,
-}
-
 #[derive(Default)]
 struct Transaction {
-    /// Generation of the worker through which this transaction wrote.
+    /// Generation of the worker through which this transaction wrote or locked.
     generation: Option<u64>,
     announced: Vec<u64>,
+    /// The strongest row lock that was asked for.
+    strongest: Option<LockMode>,
+    /// Subtransactions that locked rows, with their levels.
+    locked: Vec<(i32, u64)>,
     rows: Option<Rows>,
     /// Pre-commit is over: nothing may wait in a buffer any more.
     committing: bool,
@@ -116,54 +75,12 @@ thread_local! {
     static BACKEND: RefCell<Backend> = RefCell::default();
 }
 
-fn connect() -> Session {
-    // SAFETY: a plain variable of this process.
-    let pid = unsafe { pg_sys::MyProcPid } as u32;
-    until_served(|socket| Session::connect(socket, pid, &mut PollWait))
-}
-
 /// Has the worker try what it needs of its object store.
 pub fn check_store() -> Vec<CheckLine> {
     refuse_in_recovery();
     // SAFETY: a plain variable of this process.
     let pid = unsafe { pg_sys::MyProcPid } as u32;
     until_served(|socket| kriya_engine::check_store(socket, pid, &mut PollWait))
-}
-
-/// Speaks to the worker's socket; starts the worker if need be, and waits until it is there.
-fn until_served<T>(mut speak: impl FnMut(&Path) -> Result<T, ClientError>) -> T {
-    let socket = worker::folder().join("worker.sock");
-    let began = Instant::now();
-    let mut asked: Option<Instant> = None;
-    let mut patience = Duration::from_secs(1);
-    let mut not_serving;
-    loop {
-        match speak(&socket) {
-            Ok(answer) => return answer,
-            Err(ClientError::NotServing(why)) => not_serving = why,
-            Err(error) => raise(Failure::from(error)),
-        }
-        if !crate::was_preloaded() && asked.is_none_or(|at| at.elapsed() > Duration::from_secs(2)) {
-            if let Err(message) = worker::start_from_session() {
-                raise(Failure::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES, message).hint(
-                    "Raise max_worker_processes, or add kriya_pg to shared_preload_libraries and restart the server.",
-                ));
-            }
-            asked = Some(Instant::now());
-        }
-        if began.elapsed() > patience {
-            patience *= 4;
-            ereport!(
-                PgLogLevel::NOTICE,
-                PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
-                "waiting for the storage worker, which does not serve yet",
-                format!(
-                    "{not_serving}. It serves when it has replayed the log; if it does not, the server log says why."
-                )
-            );
-        }
-        nap(Duration::from_millis(20));
-    }
 }
 
 /// Runs `f` with a live session, connecting first where there is none.
@@ -444,69 +361,6 @@ pub fn next_tid(table: u64, expected: usize) -> u64 {
     })
 }
 
-/// Keeps a row of a table without indexes until it is worth a message.
-pub fn buffer_row(table: u64, xid: u64, key: &[u8], value: &[u8]) {
-    // SAFETY: a session's own state.
-    let level = unsafe { pg_sys::GetCurrentTransactionNestLevel() };
-    let full = BACKEND.with_borrow_mut(|backend| {
-        let transaction = &mut backend.transaction;
-        let fits = |rows: &Rows| (rows.table, rows.level, rows.xid) == (table, level, xid);
-        if transaction.rows.as_ref().is_some_and(|rows| !fits(rows)) {
-            return None;
-        }
-        let committing = transaction.committing;
-        if transaction.rows.is_none() {
-            // Now, while this xid is the current one: the record's own header must carry it, so that no recovery gives
-            // it out again.
-            announce(backend, xid);
-        }
-        let transaction = &mut backend.transaction;
-        let rows = transaction.rows.get_or_insert_with(|| Rows { table, level, xid, batch: Batch::new(), count: 0 });
-        rows.batch.put(key, value);
-        rows.count += 1;
-        Some(committing || rows.count >= MESSAGE_ROWS || rows.batch.encoded_len() >= MESSAGE_BYTES)
-    });
-    match full {
-        None => {
-            drain_rows();
-            buffer_row(table, xid, key, value);
-        }
-        Some(true) => drain_rows(),
-        Some(false) => {}
-    }
-}
-
-/// Puts a buffer back where the sending of it was cut short by an error.
-struct Restore<'a> {
-    backend: &'a mut Backend,
-    rows: Option<Rows>,
-}
-
-impl Drop for Restore<'_> {
-    fn drop(&mut self) {
-        if self.rows.is_some() {
-            self.backend.transaction.rows = self.rows.take();
-        }
-    }
-}
-
-fn drain_rows() {
-    BACKEND.with_borrow_mut(|backend| {
-        let Some(rows) = backend.transaction.rows.take() else { return };
-        let mut sending = Restore { backend, rows: None };
-        let (xid, batch) = (rows.xid, rows.batch.clone());
-        sending.rows = Some(rows);
-        write_now(sending.backend, xid, &batch, &[]);
-        sending.rows = None;
-    });
-}
-
-/// Sends everything that waits in a buffer.
-pub fn drain() {
-    drain_rows();
-    crate::index::entries::drain();
-}
-
 /// Logs that the current (sub)transaction writes, before the first thing of it is buffered.
 pub fn announce_current(xid: u64) {
     refuse_in_recovery();
@@ -560,6 +414,7 @@ pub fn forget_level(level: i32) {
         }
     });
     crate::index::entries::forget_level(level);
+    forget_locks(level);
 }
 
 /// At the end of a transaction, committed or not. Sends a hint at most; never fails.
