@@ -5,7 +5,7 @@
 //! nearer than something already returned, is dropped and counted.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use lsmstore::{ReadError, View};
 use vecindex::{Neighbour, SearchCursor, SearchError};
@@ -52,7 +52,31 @@ impl std::error::Error for CursorError {
     }
 }
 
-/// A running search; its memory is reused by [`IndexCursor::restart`].
+/// What a search leaves behind for the next one, of whatever index: memory, and no view or map.
+#[derive(Debug, Default)]
+pub struct SearchMemory {
+    sources: Vec<Source>,
+    /// Whether an index had deleted entries, of the view and at the sequence number that were asked last.
+    known: Option<(u64, Weak<View>, u64, bool)>,
+}
+
+impl SearchMemory {
+    /// Whether any entry of the index was ever deleted. Asked of the view only if something may have changed.
+    fn deletions(&mut self, index: u64, view: &Arc<View>, sequence: u64) -> Result<bool, ReadError> {
+        if let Some((of, known, at, deletions)) = &self.known
+            && (*of, *at) == (index, sequence)
+            // The allocation of a view is not given to another one as long as somebody remembers it.
+            && std::ptr::eq(known.as_ptr(), Arc::as_ptr(view))
+        {
+            return Ok(*deletions);
+        }
+        let deletions = view.scan_prefix(&keys::object_prefix(keys::DELETED, index), sequence)?.next()?.is_some();
+        self.known = Some((index, Arc::downgrade(view), sequence, deletions));
+        Ok(deletions)
+    }
+}
+
+/// A running search; its memory is reused by [`IndexCursor::restart`], or by another one made of it.
 #[derive(Debug)]
 pub struct IndexCursor {
     reader: Arc<IndexReader>,
@@ -60,7 +84,7 @@ pub struct IndexCursor {
     sequence: u64,
     /// Whether any entry of the index was ever deleted.
     deletions: bool,
-    sources: Vec<Source>,
+    memory: SearchMemory,
     last: f32,
     before_last: f32,
     late: u64,
@@ -84,12 +108,26 @@ impl IndexCursor {
         query: &[f32],
         ef: usize,
     ) -> Result<IndexCursor, CursorError> {
+        IndexCursor::start_in(SearchMemory::default(), reader, view, query, ef)
+    }
+
+    /// As [`IndexCursor::start`], in memory that an earlier search has left.
+    ///
+    /// # Errors
+    /// As [`IndexCursor::start`]; the memory is then lost.
+    pub fn start_in(
+        memory: SearchMemory,
+        reader: Arc<IndexReader>,
+        view: Arc<View>,
+        query: &[f32],
+        ef: usize,
+    ) -> Result<IndexCursor, CursorError> {
         let mut cursor = IndexCursor {
             reader: Arc::clone(&reader),
             view: Arc::clone(&view),
             sequence: 0,
             deletions: false,
-            sources: Vec::new(),
+            memory,
             last: f32::NEG_INFINITY,
             before_last: f32::NEG_INFINITY,
             late: 0,
@@ -109,22 +147,25 @@ impl IndexCursor {
         query: &[f32],
         ef: usize,
     ) -> Result<(), CursorError> {
-        let mut sources = std::mem::take(&mut self.sources);
+        let mut memory = std::mem::take(&mut self.memory);
         self.sequence = view.read_sequence();
         (self.last, self.before_last) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
         self.late = 0;
-        let prefix = keys::object_prefix(keys::DELETED, reader.id());
-        let mut scan = view.scan_prefix(&prefix, self.sequence).map_err(CursorError::Read)?;
-        self.deletions = scan.next().map_err(CursorError::Read)?.is_some();
-        sources.resize_with(reader.segments.len(), Source::default);
-        for (source, segment) in sources.iter_mut().zip(&reader.segments) {
+        self.deletions = memory.deletions(reader.id(), &view, self.sequence).map_err(CursorError::Read)?;
+        memory.sources.resize_with(reader.segments.len(), Source::default);
+        for (source, segment) in memory.sources.iter_mut().zip(&reader.segments) {
             source.cursor.start(segment, query, ef).map_err(CursorError::Query)?;
             source.head = source.cursor.next(segment);
         }
         self.reader = reader;
         self.view = view;
-        self.sources = sources;
+        self.memory = memory;
         Ok(())
+    }
+
+    /// Ends the search and lets go of its view and maps.
+    pub fn into_memory(self) -> SearchMemory {
+        self.memory
     }
 
     /// The next nearest row, or `None` when there is no other.
@@ -135,6 +176,7 @@ impl IndexCursor {
     pub fn next(&mut self) -> Result<Option<Found>, CursorError> {
         loop {
             let nearest = self
+                .memory
                 .sources
                 .iter_mut()
                 .zip(&self.reader.segments)

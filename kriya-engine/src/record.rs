@@ -9,6 +9,7 @@
 //! sequence), which no other body has. The log has checksums of its own.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use bincode::{Decode, Encode};
 
@@ -109,31 +110,40 @@ pub fn pieces(body: usize) -> usize {
     body.div_ceil(MAX_RECORD - HEADER).max(1)
 }
 
-/// The records that hold `body`, in the order in which they have to be logged.
+/// The headers of the records that hold a body of `length` bytes, each with the part of the body that follows it, in the
+/// order in which they have to be logged.
 ///
 /// # Errors
 /// A body that needs more than [`MAX_PIECES`] pieces.
-pub fn frames(head: &RecordHead, body: &[u8]) -> Result<Vec<Vec<u8>>, FormatError> {
-    let count = u32::try_from(pieces(body.len())).ok().filter(|count| *count <= MAX_PIECES).ok_or_else(|| {
-        FormatError::new(WHAT, format!("a body of {} bytes is too long for {MAX_PIECES} records", body.len()))
+pub fn headers(
+    head: &RecordHead,
+    length: usize,
+) -> Result<impl Iterator<Item = ([u8; HEADER], Range<usize>)> + use<>, FormatError> {
+    let count = u32::try_from(pieces(length)).ok().filter(|count| *count <= MAX_PIECES).ok_or_else(|| {
+        FormatError::new(WHAT, format!("a body of {length} bytes is too long for {MAX_PIECES} records"))
     })?;
-    let mut records = Vec::with_capacity(count as usize);
-    for piece in 0..count {
+    let head = *head;
+    Ok((0..count).map(move |piece| {
+        let mut header = [0; HEADER];
+        header[..8].copy_from_slice(&MAGIC);
+        header[8..12].copy_from_slice(&[VERSION, head.kind as u8, 0, 0]);
+        header[12..16].copy_from_slice(&piece.to_le_bytes());
+        header[16..20].copy_from_slice(&count.to_le_bytes());
+        header[20..28].copy_from_slice(&head.generation.to_le_bytes());
+        header[28..36].copy_from_slice(&head.sequence.to_le_bytes());
+        header[36..44].copy_from_slice(&head.xid.to_le_bytes());
+        header[44..].copy_from_slice(&head.incarnation.to_le_bytes());
         let from = piece as usize * (MAX_RECORD - HEADER);
-        let part = &body[from..body.len().min(from + MAX_RECORD - HEADER)];
-        let mut record = Vec::with_capacity(HEADER + part.len());
-        record.extend_from_slice(&MAGIC);
-        record.extend_from_slice(&[VERSION, head.kind as u8, 0, 0]);
-        record.extend_from_slice(&piece.to_le_bytes());
-        record.extend_from_slice(&count.to_le_bytes());
-        record.extend_from_slice(&head.generation.to_le_bytes());
-        record.extend_from_slice(&head.sequence.to_le_bytes());
-        record.extend_from_slice(&head.xid.to_le_bytes());
-        record.extend_from_slice(&head.incarnation.to_le_bytes());
-        record.extend_from_slice(part);
-        records.push(record);
-    }
-    Ok(records)
+        (header, from..length.min(from + MAX_RECORD - HEADER))
+    }))
+}
+
+/// The records that hold `body`, whole, in the order in which they have to be logged.
+///
+/// # Errors
+/// As [`headers`].
+pub fn frames(head: &RecordHead, body: &[u8]) -> Result<Vec<Vec<u8>>, FormatError> {
+    Ok(headers(head, body.len())?.map(|(header, part)| [&header, &body[part]].concat()).collect())
 }
 
 /// The header of a record, whichever piece it is.

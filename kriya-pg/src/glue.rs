@@ -9,7 +9,14 @@ pub type EachRecord =
 
 #[pg_guard]
 unsafe extern "C-unwind" {
-    pub fn kriya_log_insert(data: *const core::ffi::c_char, length: u32, unimportant: bool, start: *mut u64) -> u64;
+    pub fn kriya_log_insert(
+        header: *const core::ffi::c_char,
+        header_length: u32,
+        body: *const core::ffi::c_char,
+        length: u32,
+        unimportant: bool,
+        start: *mut u64,
+    ) -> u64;
     pub fn kriya_after_error();
     pub fn kriya_log_position() -> u64;
     pub fn kriya_log_timeline() -> u32;

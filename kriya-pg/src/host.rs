@@ -176,7 +176,14 @@ impl Host for MainThread {
                 let (mut first, mut end) = (None, glue::kriya_log_position());
                 for record in &records {
                     let mut start = 0;
-                    end = glue::kriya_log_insert(record.as_ptr().cast(), record.len() as u32, true, &mut start);
+                    end = glue::kriya_log_insert(
+                        record.as_ptr().cast(),
+                        record.len() as u32,
+                        std::ptr::null(),
+                        0,
+                        true,
+                        &mut start,
+                    );
                     first.get_or_insert(start);
                 }
                 let start = first.unwrap_or(end);

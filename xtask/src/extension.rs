@@ -13,13 +13,48 @@ use kriya_testkit::Installation;
 use crate::failure::{Failure, Outcome};
 use crate::{places, progress};
 
+/// How the extension is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// For tests and the demo: the hot crates are optimised, the rest is quick to build.
+    Dev,
+    /// For measurements: everything is optimised.
+    Release,
+}
+
+impl Profile {
+    /// What cargo calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Profile::Dev => "dev",
+            Profile::Release => "release",
+        }
+    }
+
+    /// The folder of its artefacts below the target folder.
+    fn folder(self) -> &'static str {
+        match self {
+            Profile::Dev => "debug",
+            Profile::Release => "release",
+        }
+    }
+}
+
 /// Builds the extension for `pg` and installs it there.
 ///
 /// # Errors
 /// If cargo fails, or the folders of `pg` cannot be written.
 pub fn build(pg: &Installation) -> Outcome<()> {
-    progress::step("building kriya_pg", || compile(pg))?;
-    progress::step("installing kriya_pg", || install(pg))?;
+    build_as(pg, Profile::Dev)
+}
+
+/// As [`build`], compiled as `profile` says. What was installed before is replaced.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_as(pg: &Installation, profile: Profile) -> Outcome<()> {
+    progress::step(&format!("building kriya_pg ({})", profile.name()), || compile(pg, profile))?;
+    progress::step("installing kriya_pg", || install(pg, profile))?;
     println!("kriya_pg is installed in {}", pg.version);
     Ok(())
 }
@@ -29,10 +64,11 @@ pub fn is_installed(pg: &Installation) -> bool {
     pg.pkglibdir.join("kriya_pg.so").is_file()
 }
 
-fn compile(pg: &Installation) -> Outcome<()> {
+fn compile(pg: &Installation, profile: Profile) -> Outcome<()> {
     let mut cargo = places::cargo();
     cargo
-        .args(["build", "--quiet", "--package", "kriya-pg", "--no-default-features", "--features"])
+        .args(["build", "--quiet", "--profile", profile.name(), "--package", "kriya-pg"])
+        .args(["--no-default-features", "--features"])
         .arg(format!("pg{},s3", pg.major))
         .env("PGRX_PG_CONFIG_PATH", &pg.pg_config);
     let shown = progress::display(&cargo);
@@ -40,12 +76,9 @@ fn compile(pg: &Installation) -> Outcome<()> {
     status.success().then_some(()).ok_or_else(|| Failure::new(format!("{shown}: {status}")))
 }
 
-fn install(pg: &Installation) -> Outcome<()> {
-    let built = places::target().join(if cfg!(target_os = "macos") {
-        "debug/libkriya_pg.dylib"
-    } else {
-        "debug/libkriya_pg.so"
-    });
+fn install(pg: &Installation, profile: Profile) -> Outcome<()> {
+    let library = if cfg!(target_os = "macos") { "libkriya_pg.dylib" } else { "libkriya_pg.so" };
+    let built = places::target().join(profile.folder()).join(library);
     put(&built, &pg.pkglibdir.join("kriya_pg.so"), 0o755)?;
     let source = places::workspace().join("kriya-pg");
     let extension = pg.sharedir.join("extension");

@@ -3,6 +3,7 @@
 //! playing and for developing.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod dataset;
 mod demo;
 mod extension;
@@ -60,6 +61,9 @@ enum Command {
     },
     /// Search real data in plain English, on a private server
     Demo(demo::Options),
+    /// Measurements
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// The checked-in data
     #[command(subcommand)]
     Dataset(DatasetCommand),
@@ -75,6 +79,12 @@ enum PgCommand {
         #[arg(long)]
         port: Option<u16>,
     },
+}
+
+#[derive(Subcommand)]
+enum BenchCommand {
+    /// Speed and recall through SQL, beside heap tables and pgvector, in turns on one server
+    Pg(bench::Options),
 }
 
 #[derive(Subcommand)]
@@ -100,6 +110,7 @@ fn run(command: Command) -> Outcome<ExitCode> {
         Command::Pg(PgCommand::Stop { port }) => pg::stop(port),
         Command::Psql { args } => pg::psql(&args),
         Command::Demo(options) => demo::run(&options),
+        Command::Bench(BenchCommand::Pg(options)) => bench::run(&options),
         Command::Dataset(DatasetCommand::Cut { from, to }) => dataset::cut(from, to),
     }
     .map(|()| ExitCode::SUCCESS)

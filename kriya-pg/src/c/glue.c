@@ -45,14 +45,20 @@
 #define SLOT_NAME "lsm_s3"
 #define READ_AT_ONCE (64 << 20)
 
-/* One record; returns the position of its end, which is what XLogFlush wants, and where it starts. */
+/*
+ * One record, of a header and a body that may be empty; returns the position of its end, which is what XLogFlush wants,
+ * and where it starts.
+ */
 uint64
-kriya_log_insert(const char *data, uint32 length, bool unimportant, uint64 *start)
+kriya_log_insert(const char *header, uint32 header_length, const char *body, uint32 length, bool unimportant,
+				 uint64 *start)
 {
 	uint64		end;
 
 	XLogBeginInsert();
-	XLogRegisterData((char *) data, length);
+	XLogRegisterData((char *) header, header_length);
+	if (length > 0)
+		XLogRegisterData((char *) body, length);
 	if (unimportant)
 		XLogSetRecordFlags(XLOG_MARK_UNIMPORTANT);
 	end = XLogInsert(RM_XLOG_ID, XLOG_NOOP);

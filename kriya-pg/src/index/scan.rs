@@ -3,9 +3,10 @@
 //! The search runs in this process, over segments that are mapped here, and goes on for as long as the executor asks:
 //! neither a LIMIT above ef_search nor rows that the snapshot does not see, or a filter drops, end it early.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
-use kriya_engine::IndexCursor;
+use kriya_engine::{IndexCursor, SearchMemory};
 use pgrx::prelude::*;
 use pgrx::{PgMemoryContexts, pg_sys};
 
@@ -20,6 +21,18 @@ struct State {
     /// The query is taken when the first row is asked for.
     query: Option<pg_sys::Datum>,
     started: bool,
+}
+
+thread_local! {
+    /// Of the search that ended last, for the next one. A search that an error cuts short leaves nothing.
+    static SPARE: Cell<Option<SearchMemory>> = const { Cell::new(None) };
+}
+
+/// Ends the search, if there is one: its maps are let go, its memory is kept.
+fn finish(state: &mut State) {
+    if let Some(cursor) = state.cursor.take() {
+        SPARE.set(Some(cursor.into_memory()));
+    }
 }
 
 #[pg_guard]
@@ -48,7 +61,7 @@ pub unsafe extern "C-unwind" fn rescan(
     // SAFETY: a scan begun above; the order keys are Postgres'.
     unsafe {
         let state = &mut *(*scan).opaque.cast::<State>();
-        state.cursor = None;
+        finish(state);
         state.started = false;
         state.query = None;
         if order_count > 0 && !orders.is_null() {
@@ -97,7 +110,8 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, state: &mut State) {
             }
         }
         let ef = usize::try_from(settings::EF_SEARCH.get()).unwrap_or(1);
-        state.cursor = Some(IndexCursor::start(reader, Arc::clone(&view), &query, ef).or_raise());
+        let memory = SPARE.take().unwrap_or_default();
+        state.cursor = Some(IndexCursor::start_in(memory, reader, Arc::clone(&view), &query, ef).or_raise());
     }
 }
 
@@ -133,5 +147,5 @@ pub unsafe extern "C-unwind" fn next(scan: pg_sys::IndexScanDesc, direction: pg_
 #[pg_guard]
 pub unsafe extern "C-unwind" fn end(scan: pg_sys::IndexScanDesc) {
     // SAFETY: a scan begun above; the state stays until its context goes, but lets go of its maps now.
-    unsafe { (*(*scan).opaque.cast::<State>()).cursor = None }
+    unsafe { finish(&mut *(*scan).opaque.cast::<State>()) }
 }

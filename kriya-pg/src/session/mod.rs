@@ -177,9 +177,19 @@ fn restarted() -> Failure {
 
 fn log(kind: record::Kind, backend_generation: u64, sequence: u64, xid: u64, incarnation: u32, body: &[u8]) {
     let head = RecordHead { kind, generation: backend_generation, sequence, xid, incarnation };
-    for frame in record::frames(&head, body).or_raise() {
-        // SAFETY: the frame lives through the call.
-        unsafe { glue::kriya_log_insert(frame.as_ptr().cast(), frame.len() as u32, false, std::ptr::null_mut()) };
+    for (header, part) in record::headers(&head, body.len()).or_raise() {
+        let (length, part) = (part.len() as u32, body[part].as_ptr().cast());
+        // SAFETY: header and body live through the call, which copies them into the log.
+        unsafe {
+            glue::kriya_log_insert(
+                header.as_ptr().cast(),
+                header.len() as u32,
+                part,
+                length,
+                false,
+                std::ptr::null_mut(),
+            );
+        }
     }
 }
 
@@ -219,7 +229,7 @@ fn patiently<R>(mut request: impl FnMut() -> Option<R>) -> R {
 fn log_batch(backend: &mut Backend, generation: u64, first: u64, xid: u64, batch: &Batch) {
     fail::point("after-ack");
     let incarnation = with_backend(backend, |session, _| Ok(session.incarnation()));
-    log(record::Kind::Batch, generation, first, xid, incarnation, &batch.encode());
+    log(record::Kind::Batch, generation, first, xid, incarnation, batch.as_bytes());
     fail::point("after-log");
 }
 

@@ -1,8 +1,9 @@
 //! The text form: `[1,2,3]`.
 //!
 //! Reading accepts what pgvector accepts: white space around brackets, commas and elements, and as an element whatever
-//! C's `strtof` takes, rounded once. Nearly every element is a plain decimal number, which Rust's parser reads to the
-//! same float several times faster; anything else is left to `strtof` (Postgres keeps LC_NUMERIC at "C").
+//! C's `strtof` takes, rounded once. Nearly every element is a plain decimal number of at most 19 digits, which is read
+//! here in one pass; where that cannot prove its rounding, and for everything else, the judgement is left to `strtof`
+//! (Postgres keeps LC_NUMERIC at "C").
 
 use super::error::VectorError;
 use super::vector::MAX_DIMENSIONS;
@@ -18,7 +19,8 @@ pub fn parse(text: &CStr) -> Result<Vec<f32>, VectorError> {
     if rest.starts_with(b"]") {
         return Err(VectorError::NoDimensions);
     }
-    let mut elements = Vec::new();
+    let commas = rest.iter().filter(|&&byte| byte == b',').count();
+    let mut elements = Vec::with_capacity((commas + 1).min(MAX_DIMENSIONS));
     loop {
         if elements.len() == MAX_DIMENSIONS {
             return Err(VectorError::TooManyDimensions);
@@ -59,14 +61,64 @@ fn parse_element(text: &[u8]) -> Result<Option<(f32, &[u8])>, VectorError> {
     }
 }
 
+/// Powers of ten that a float8 holds exactly.
+const TENS: [f64; 23] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
+    1e21, 1e22,
+];
+
 /// A decimal number up to the next comma, bracket or white space, and its length. `None` leaves the judgement to
 /// `strtof`.
+///
+/// Its digits, a whole number, are multiplied with or divided by a power of ten as float8: the digits are rounded once,
+/// the power is exact, the operation rounds once more, so the quotient is off by less than two units in its last place.
+/// A float4 has 29 bits less, and where those are not within a few units of a half, the float8 and the true number lie
+/// on the same side of it and round to the same float4.
+#[inline]
 fn plain_number(text: &[u8]) -> Option<(f32, usize)> {
-    let length = text.iter().position(|byte| !matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'))?;
-    let (number, behind) = text.split_at(length);
-    behind.first().filter(|&&byte| byte == b',' || byte == b']' || is_space(byte))?;
-    let element = std::str::from_utf8(number).ok()?.parse::<f32>().ok()?;
-    element.is_finite().then_some((element, length))
+    let negative = text.first() == Some(&b'-');
+    let mut at = usize::from(negative);
+    let start = at;
+    let mut digits = 0_u64;
+    let digit = |at: usize| text.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10);
+    while let Some(digit) = digit(at) {
+        digits = digits.wrapping_mul(10).wrapping_add(digit.into());
+        at += 1;
+    }
+    let (mut count, mut exponent) = (at - start, 0_i32);
+    if text.get(at) == Some(&b'.') {
+        at += 1;
+        let point = at;
+        while let Some(digit) = digit(at) {
+            digits = digits.wrapping_mul(10).wrapping_add(digit.into());
+            at += 1;
+        }
+        count += at - point;
+        // More than 19 digits are refused below: this does not wrap for those that are not.
+        exponent = -((at - point) as i32);
+    }
+    if count == 0 || count > 19 {
+        return None;
+    }
+    if let Some(b'e' | b'E') = text.get(at) {
+        let down = text.get(at + 1) == Some(&b'-');
+        at += 1 + usize::from(down || text.get(at + 1) == Some(&b'+'));
+        let tens = digit(at)?;
+        // One or two digits: what is left to `strtof` ends in neither a comma nor a bracket below.
+        let written = digit(at + 1).map_or(i32::from(tens), |ones| i32::from(tens) * 10 + i32::from(ones));
+        at += if digit(at + 1).is_some() { 2 } else { 1 };
+        exponent += if down { -written } else { written };
+    }
+    text.get(at).filter(|&&byte| byte == b',' || byte == b']' || is_space(byte))?;
+    let power = TENS.get(exponent.unsigned_abs() as usize)?;
+    let number = if exponent < 0 { digits as f64 / power } else { digits as f64 * power };
+    let beyond_half = (number.to_bits() & 0x1fff_ffff) as i64 - 0x1000_0000;
+    let normal = (f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX)).contains(&number);
+    if digits != 0 && (!normal || beyond_half.abs() <= 4) {
+        return None;
+    }
+    let number = number as f32;
+    Some((if negative { -number } else { number }, at))
 }
 
 /// What C reads at the beginning of `text`, which ends with a zero byte, and the number of bytes it took: 0 if there is

@@ -27,6 +27,17 @@ SELECT count(DISTINCT number) > 19000, count(*) FILTER (WHERE number::real IS DI
     count(*) FILTER (WHERE '[' || number::real || ']' IS DISTINCT FROM ('[' || number || ']')::lsmvector::text) AS written_otherwise
 FROM numbers;
 
+-- In the middle between two reals, and next to it.
+WITH numbers AS (
+    SELECT (16777217 + 2 * n)::text || fraction AS number
+    FROM generate_series(0, 2000) n, (VALUES (''), ('.0'), ('.00000000001'), ('.0000001')) f(fraction)
+    UNION ALL
+    SELECT (16777216 + 2 * n)::text || fraction
+    FROM generate_series(0, 2000) n, (VALUES ('.99999999999'), ('.9999999')) f(fraction)
+)
+SELECT count(*), count(*) FILTER (WHERE number::real IS DISTINCT FROM (('[' || number || ']')::lsmvector::real[])[1])
+FROM numbers;
+
 SELECT '[hello,1]'::lsmvector;
 SELECT '[NaN,1]'::lsmvector;
 SELECT '[nan(1),1]'::lsmvector;

@@ -14,6 +14,11 @@ impl Latency {
         self.taken.push(taken);
     }
 
+    /// Adds another session's queries.
+    pub fn extend(&mut self, other: Latency) {
+        self.taken.extend(other.taken);
+    }
+
     /// The duration that the share `quantile` (0 to 1) of queries did not exceed, in milliseconds; 0 if there were none.
     pub fn quantile_ms(&self, quantile: f64) -> f64 {
         let mut sorted = self.taken.clone();

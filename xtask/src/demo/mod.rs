@@ -2,9 +2,9 @@
 //! are. The server stays, so that one can go on with psql.
 
 pub mod fashion;
-mod latency;
+pub mod latency;
 pub mod packages;
-mod sql;
+pub mod sql;
 mod store;
 
 use std::fs;

@@ -5,7 +5,7 @@
 
 mod apt;
 mod clang;
-mod source;
+pub mod source;
 
 use std::fs::File;
 

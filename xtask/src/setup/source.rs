@@ -67,8 +67,9 @@ pub fn build(major: u32) -> Outcome<()> {
     std::fs::create_dir_all(&aside).map_err(Failure::doing("making", &aside))?;
     let log = Log::create(home().join(format!("setup-pg{major}.log")))?;
 
-    let archive =
-        progress::step(&format!("source package of {release}"), || download(&log, &aside, &mirror, release, major))?;
+    let archive = progress::step(&format!("source package of {release}"), || {
+        download(&log, &aside, &mirror, release, &format!("postgresql-{major}"))
+    })?;
     let tree = aside.join("source");
     std::fs::create_dir_all(&tree).map_err(Failure::doing("making", &tree))?;
     log.run(Command::new("tar").arg("xf").arg(&archive).args(["--strip-components=1", "-C"]).arg(&tree))?;
@@ -98,22 +99,31 @@ pub fn build(major: u32) -> Outcome<()> {
     remove(&aside)
 }
 
-fn make(folder: &Path) -> Command {
+/// A `make` in `folder`.
+pub fn make(folder: &Path) -> Command {
     let mut command = Command::new("make");
     // Cargo's job server is not ours to use.
     command.current_dir(folder).env_remove("MAKEFLAGS").env_remove("MAKELEVEL");
     command
 }
 
-fn remove(path: &Path) -> Outcome<()> {
+/// Removes a folder with all that is in it, if it is there.
+///
+/// # Errors
+/// If it cannot be removed.
+pub fn remove(path: &Path) -> Outcome<()> {
     match std::fs::remove_dir_all(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Failure::doing("removing", path)(e)),
         _ => Ok(()),
     }
 }
 
-/// Downloads the source package and returns the upstream archive in it.
-fn download(log: &Log, aside: &Path, mirror: &str, release: &str, major: u32) -> Outcome<PathBuf> {
+/// Downloads the source package `package` of a Debian release into the folder `aside` and returns the upstream archive
+/// in it. The machine's own package lists are left alone.
+///
+/// # Errors
+/// What apt said.
+pub fn download(log: &Log, aside: &Path, mirror: &str, release: &str, package: &str) -> Outcome<PathBuf> {
     let (list, lists) = (aside.join("sources.list"), aside.join("lists"));
     let keyring = Path::new("/usr/share/keyrings/debian-archive-keyring.gpg");
     let signed = if keyring.is_file() { format!("[signed-by={}] ", keyring.display()) } else { String::new() };
@@ -136,17 +146,17 @@ fn download(log: &Log, aside: &Path, mirror: &str, release: &str, major: u32) ->
         command
     };
     log.run(apt_get().arg("update"))?;
-    log.run(apt_get().args(["source", "--download-only", &format!("postgresql-{major}")]))?;
+    log.run(apt_get().args(["source", "--download-only", package]))?;
     let entries = std::fs::read_dir(aside).map_err(Failure::doing("reading", aside))?;
     let mut archives = entries.flatten().map(|entry| entry.path());
-    archives.find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().contains(".orig.tar."))).ok_or_else(
-        || Failure::new(format!("the source package postgresql-{major} of {release} has no upstream archive")),
-    )
+    archives
+        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().contains(".orig.tar.")))
+        .ok_or_else(|| Failure::new(format!("the source package {package} of {release} has no upstream archive")))
 }
 
 /// The address of the Debian mirror that this machine uses, from its own sources: the first that is not the security
 /// archive.
-fn debian_mirror() -> Option<String> {
+pub fn debian_mirror() -> Option<String> {
     let folder = std::fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten().map(|e| e.path());
     let mut files: Vec<PathBuf> = folder.chain([PathBuf::from("/etc/apt/sources.list")]).collect();
     files.retain(|path| path.extension().is_some_and(|e| e == "sources" || e == "list"));

@@ -30,7 +30,7 @@ pub struct Options {
     #[arg(long = "pg", value_name = "N", value_parser = clap::value_parser!(u32).range(13..=18))]
     major: Option<u32>,
     /// Only this part (may be repeated): format, lints, licences, crates, glue, sql, server, sql-15, server-15, packages,
-    /// fashion-mnist, moto
+    /// bench, fashion-mnist, moto
     #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(PARTS.map(|p| p.name)))]
     only: Vec<String>,
     /// Leave out what is slow (it is counted as skipped)
@@ -74,7 +74,7 @@ enum Run {
 const MAJOR: u32 = 17;
 const OTHER: u32 = 15;
 
-const PARTS: [Part; 12] = [
+const PARTS: [Part; 13] = [
     Part { name: "format", when: When::Always, run: Run::Plain(lint::format) },
     Part { name: "lints", when: When::Always, run: Run::Plain(lint::clippy) },
     Part { name: "licences", when: When::Always, run: Run::Plain(licences::check) },
@@ -97,6 +97,7 @@ const PARTS: [Part; 12] = [
         when: When::Always,
         run: Run::WithPostgres(|tally, pg, _| end_to_end::packages(tally, pg)),
     },
+    Part { name: "bench", when: When::Always, run: Run::WithPostgres(|tally, pg, _| end_to_end::bench(tally, pg)) },
     Part { name: "fashion-mnist", when: When::NotQuick, run: Run::WithPostgres(end_to_end::fashion_mnist) },
     Part { name: "moto", when: When::OnDemand, run: Run::Plain(moto::run) },
 ];
