@@ -33,10 +33,6 @@ unsafe extern "C-unwind" {
     pub fn kriya_postmaster_is_alive() -> bool;
     pub fn kriya_commit_lock(exclusive: bool);
     pub fn kriya_inline_tuple(tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc) -> pg_sys::HeapTuple;
-    pub fn kriya_secret_access_key_id() -> *const core::ffi::c_char;
-    pub fn kriya_secret_secret_access_key() -> *const core::ffi::c_char;
-    pub fn kriya_secret_session_token() -> *const core::ffi::c_char;
-    pub fn kriya_secret_profile() -> *const core::ffi::c_char;
     pub fn kriya_rows_begin(call: pg_sys::FunctionCallInfo) -> *mut pg_sys::Tuplestorestate;
     pub fn kriya_rows_add_check(
         call: pg_sys::FunctionCallInfo,
@@ -53,6 +49,15 @@ unsafe extern "C-unwind" {
     pub fn kriya_count(relation: pg_sys::Relation, inserted: i64, updated: bool, deleted: bool);
     pub fn kriya_count_scan(relation: pg_sys::Relation);
     pub fn kriya_count_rows(relation: pg_sys::Relation, rows: i64);
+}
+
+/// What was typed for the secret settings.
+#[cfg(feature = "s3")]
+unsafe extern "C-unwind" {
+    pub fn kriya_secret_access_key_id() -> *const core::ffi::c_char;
+    pub fn kriya_secret_secret_access_key() -> *const core::ffi::c_char;
+    pub fn kriya_secret_session_token() -> *const core::ffi::c_char;
+    pub fn kriya_secret_profile() -> *const core::ffi::c_char;
 }
 
 /// Functions whose C symbol is needed itself: a routine table or a hook cannot hold the bindings' guarded Rust functions.

@@ -39,7 +39,7 @@ pub fn glue(tally: &mut Tally, pg: &Installation) -> Outcome<()> {
     let mut clippy = places::cargo();
     clippy
         .args(["clippy", "--quiet", "--no-deps", "--package", "kriya-pg", "--no-default-features", "--features"])
-        .arg(format!("pg{}", pg.major))
+        .arg(format!("pg{},s3", pg.major))
         .args(["--", "-D", "warnings"])
         .env("PGRX_PG_CONFIG_PATH", &pg.pg_config);
     Log::create(logs().join("glue.log"))?.run(&mut clippy)?;
