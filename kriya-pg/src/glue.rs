@@ -53,6 +53,7 @@ unsafe extern "C-unwind" {
 
 /// What was typed for the secret settings.
 #[cfg(feature = "s3")]
+#[pg_guard]
 unsafe extern "C-unwind" {
     pub fn kriya_secret_access_key_id() -> *const core::ffi::c_char;
     pub fn kriya_secret_secret_access_key() -> *const core::ffi::c_char;
