@@ -22,6 +22,7 @@
 //! rows file:   header | norms f32 x capacity | rows, stride x capacity | trailer
 //! graph file:  header | towers u32 x capacity (level << 27 | first upper row) | labels [u64; 2] x capacity |
 //!              upper links u32 x m x upper capacity | level 0 links u32 x 2m x capacity | trailer
+//! link:        a node, or u32::MAX for none, or on level 0 2^31 + the node's twin (the next node with an equal row)
 //! trailer:     CRC32C of each chunk after the header, u32 each | CRC32C of that table | "KVSEAL01"
 //! ```
 //! Sections start at multiples of 64 bytes. What is not named is zero and reserved.

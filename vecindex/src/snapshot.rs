@@ -4,6 +4,7 @@
 //! fetches a file verifies it once; opening reads the header only, and a search stays in bounds whatever the bytes are.
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,7 +16,7 @@ use crate::format::{
     CHUNK, ELEMENT_F32, GRAPH_MAGIC, GraphLayout, HEADER, MAX_LEVEL, ROWS_MAGIC, RowsLayout, SEALED, TOWER_BITS,
     TRAILER_MAGIC, VERSION, at, trailer_bytes,
 };
-use crate::hnsw::{EMPTY, Graph, Hnsw};
+use crate::hnsw::{EMPTY, Graph, Hnsw, TWIN, twin_in};
 use crate::storage::{F32Rows, VectorStorage};
 
 /// What [`seal`] wrote.
@@ -218,17 +219,31 @@ fn seal_graph(hnsw: &Hnsw<F32Rows>, len: u32, pair: u64, out: &mut impl Write) -
     Ok(out.finish()?)
 }
 
-/// Where searches of the first `len` nodes start: as in the live graph, or, if that is a newer node, at the highest of them.
+/// Where searches of the first `len` nodes start: as in the live graph, or, if that is a newer node, at the highest of them
+/// that is linked itself and not found through an equal one.
 fn entry_among(graph: &Graph, len: u32) -> Option<(u32, u32)> {
-    let highest = || (0..len).map(|id| (graph.level(id), id)).max_by_key(|(level, id)| (*level, Reverse(*id)));
+    let highest = || {
+        let twins: HashSet<u32> = (0..len).filter_map(|id| older_twin(graph, id, len)).collect();
+        let nodes = (0..len).filter(|id| !twins.contains(id));
+        nodes.map(|id| (graph.level(id), id)).max_by_key(|(level, id)| (*level, Reverse(*id)))
+    };
     graph.entry().filter(|(_, id)| *id < len).or_else(highest)
+}
+
+/// The next twin of a node among the first `len`.
+fn older_twin(graph: &Graph, id: u32, len: u32) -> Option<u32> {
+    std::iter::successors(graph.twin(id), |twin| graph.twin(*twin)).find(|twin| *twin < len)
 }
 
 fn put_links<W: Write>(graph: &Graph, id: u32, level: u32, len: u32, out: &mut Chunks<'_, W>) -> io::Result<()> {
     for slot in graph.links(id, level) {
         let there = slot.load(Ordering::Relaxed);
         // Rows that came after the seal began are not in it.
-        out.put(&(if there < len { there } else { EMPTY }).to_ne_bytes())?;
+        let kept = match twin_in(there) {
+            Some(_) => older_twin(graph, id, len).map(|twin| TWIN | twin),
+            None => (there < len).then_some(there),
+        };
+        out.put(&kept.unwrap_or(EMPTY).to_ne_bytes())?;
     }
     Ok(())
 }
@@ -304,7 +319,8 @@ fn verify_links(graph: &Graph) -> Result<(), OpenError> {
                 return Err(OpenError::Link { id, level, got: first, below: graph.upper_used() });
             }
             for slot in slots {
-                let got = slot.load(Ordering::Relaxed);
+                let slot = slot.load(Ordering::Relaxed);
+                let got = twin_in(slot).filter(|_| level == 0).unwrap_or(slot);
                 if got != EMPTY && got >= len {
                     return Err(OpenError::Link { id, level, got, below: len });
                 }

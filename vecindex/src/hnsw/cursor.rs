@@ -1,14 +1,18 @@
 //! A search that can be asked for more.
 //!
-//! A round is an ordinary HNSW search with a pool of `ef` rows. What falls out of the pool is kept (one push each, next to
-//! a distance that costs ten times as much); when the pool has been handed out, the `ef` nearest of the kept rows become
-//! the next pool and the search goes on from them. When nothing reachable is left, the rows that were never met are
-//! compared exactly. So every row comes out once, and a LIMIT behind a filter never starves.
+//! The first round is an ordinary HNSW search with a pool of `ef` rows. What falls out of the pool is kept (one push each, next
+//! to a distance that costs ten times as much); when the pool has been handed out, the nearest of the kept rows become the
+//! next pool and the search goes on from them. From then on it looks ahead: a round finds twice as many rows as it hands out,
+//! and the other half waits for what the next round finds. Once few rows are left beside those that were compared,
+//! the rest is compared as well, one by one, which is cheaper than to walk, and from there on the order is exact. So every
+//! row comes out once, and a LIMIT behind a filter never starves. An index that is small beside `ef` is compared
+//! from the start.
 //!
 //! # Invariants
 //! * What a search returns is fixed when it starts: rows below `linked` by the graph, rows from there to the number of rows
 //!   exactly. Later rows are walked through, not returned.
-//! * A row is marked as met exactly when it enters the pool or the kept rows; it leaves them only by being returned or moved.
+//! * A row is marked as met exactly when it enters the pool or the kept rows, or as a twin when it is handed out; it leaves
+//!   them only by being returned or moved.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -23,6 +27,14 @@ use crate::flat::{compare, compare_range};
 use crate::metric::Neighbour;
 use crate::storage::{F32Rows, VectorStorage};
 
+/// Rows for each one of `ef` up to which an index is compared row by row: a walk compares about as many.
+const SMALL: usize = 16;
+/// Rows not met for each one met up to which they are compared row by row: in the order in which they lie that takes
+/// no longer than the walk so far.
+const CHEAPER: usize = 4;
+/// Rows handed out by a round, if `ef` is not larger: the pool is twice as large, and is kept sorted.
+const LARGEST_STEP: usize = 1024;
+
 /// A running search and its memory; reusable, and borrowing nothing between calls.
 pub struct SearchCursor<S: VectorStorage = F32Rows> {
     instance: u64,
@@ -33,8 +45,15 @@ pub struct SearchCursor<S: VectorStorage = F32Rows> {
     stage: Stage,
     visited: Visited,
     pool: Pool,
-    /// Of the pool: the next to hand out.
+    /// Of the pool: the next to hand out, and where the part that waits for the next round begins.
     position: usize,
+    ready: usize,
+    /// Rows equal to the one that was handed out last: the first of them that was not yet, and their distance.
+    twin: Option<(u32, f32)>,
+    /// The next row of the graph.
+    upcoming: Option<Key>,
+    /// Rows of the pool that were handed out.
+    returned: usize,
     /// Met, but neither returned nor in the pool: the newest in no order, the others as a heap.
     kept: Vec<Reverse<Key>>,
     heap: BinaryHeap<Reverse<Key>>,
@@ -49,7 +68,8 @@ enum Stage {
     Idle,
     First,
     Resuming,
-    Unreachable,
+    /// Everything was compared: the heap has all that is left.
+    Exact,
     Done,
 }
 
@@ -70,6 +90,10 @@ impl<S: VectorStorage> Default for SearchCursor<S> {
             visited: Visited::default(),
             pool: Pool::default(),
             position: 0,
+            ready: 0,
+            twin: None,
+            upcoming: None,
+            returned: 0,
             kept: Vec::new(),
             heap: BinaryHeap::new(),
             pending: Vec::new(),
@@ -88,7 +112,8 @@ impl<S: VectorStorage> SearchCursor<S> {
     pub fn start(&mut self, hnsw: &Hnsw<S>, query: &[f32], ef: usize) -> Result<(), SearchError> {
         self.stage = Stage::Idle;
         self.pool.reset(0);
-        self.position = 0;
+        (self.position, self.ready, self.returned) = (0, 0, 0);
+        (self.twin, self.upcoming) = (None, None);
         self.kept.clear();
         self.heap.clear();
         self.pending.clear();
@@ -109,19 +134,20 @@ impl<S: VectorStorage> SearchCursor<S> {
         Ok(())
     }
 
-    /// The next nearest row, or `None` when every row was returned. Ascending as far as HNSW can: a row that the graph
-    /// showed late comes late. A cursor that was started on another index returns nothing.
+    /// The next nearest row, or `None` when every row was returned. Ascending as far as the search can tell: a row that it
+    /// meets late, nearer than one already returned, comes at once. A cursor that was started on another index returns
+    /// nothing.
     pub fn next(&mut self, hnsw: &Hnsw<S>) -> Option<Neighbour> {
         if self.instance != hnsw.instance {
             return None;
         }
-        let reachable = self.peek(hnsw);
+        while self.upcoming.is_none() && self.advance(hnsw) {}
         let pending = self.pending.get(self.pending_position).copied();
-        let key = match (reachable, pending) {
+        let key = match (self.upcoming, pending) {
             (Some(r), Some(p)) if p < r => self.take_pending(p),
             (None, Some(p)) => self.take_pending(p),
             (Some(r), _) => {
-                self.position += 1;
+                self.upcoming = None;
                 r
             }
             (None, None) => return None,
@@ -134,56 +160,78 @@ impl<S: VectorStorage> SearchCursor<S> {
         key
     }
 
-    /// The next row of the graph, running rounds until there is one.
-    fn peek(&mut self, hnsw: &Hnsw<S>) -> Option<Key> {
-        loop {
-            while let Some(key) = self.pool.keys().get(self.position) {
-                if key.id() < self.linked {
-                    return Some(*key);
-                }
-                self.position += 1;
+    /// One step towards the next row of the graph; false if there is no other.
+    fn advance(&mut self, hnsw: &Hnsw<S>) -> bool {
+        if let Some((id, distance)) = self.twin.take() {
+            let len = hnsw.len();
+            self.visited.grow(len);
+            // A list that leads anywhere else is a damaged file's.
+            if id < len && self.visited.insert(id) {
+                self.twin = hnsw.graph.twin(id).map(|twin| (twin, distance));
+                self.offer(Key::new(distance, id));
             }
-            self.position = 0;
+        } else if let Some(key) = self.pool.keys().get(self.position).filter(|_| self.position < self.ready).copied() {
+            self.position += 1;
+            self.twin = hnsw.graph.twin(key.id()).map(|twin| (twin, key.distance()));
+            self.offer(key);
+        } else {
             match self.stage {
-                Stage::Idle | Stage::Done => {
-                    self.pool.reset(0);
-                    return None;
-                }
+                Stage::Idle | Stage::Done => return false,
                 Stage::First => self.first_round(hnsw),
                 Stage::Resuming => self.resume(hnsw),
-                Stage::Unreachable => self.sweep(hnsw),
+                Stage::Exact => match self.heap.pop() {
+                    Some(Reverse(key)) => self.offer(key),
+                    None => self.stage = Stage::Done,
+                },
             }
         }
+        true
+    }
+
+    fn offer(&mut self, key: Key) {
+        self.upcoming = Some(key).filter(|key| key.id() < self.linked);
     }
 
     fn first_round(&mut self, hnsw: &Hnsw<S>) {
-        self.pool.reset(self.ef);
         self.stage = Stage::Resuming;
+        if (self.linked as usize) <= SMALL * self.ef {
+            return self.compare_rest(hnsw);
+        }
+        self.pool.reset(self.ef);
         let Some(entry) = hnsw.graph.entry() else { return };
         let Some(nearest) = descend(hnsw, &self.query, entry, 0, &mut self.batch) else { return };
         self.visited.grow(hnsw.len());
         self.visited.insert(nearest.id());
         self.pool.insert(nearest);
         self.run(hnsw);
+        self.ready = self.pool.keys().len();
     }
 
     fn resume(&mut self, hnsw: &Hnsw<S>) {
-        self.pool.reset(self.ef);
+        self.returned += self.position;
+        self.kept.extend(self.pool.keys().iter().skip(self.position).map(|key| Reverse(*key)));
+        self.position = 0;
         if self.heap.is_empty() {
             // Heapified in one go: an ordinary search never gets here.
             self.heap = BinaryHeap::from(std::mem::take(&mut self.kept));
         } else {
             self.heap.extend(self.kept.drain(..));
         }
-        for _ in 0..self.ef {
+        let met = self.visited.count();
+        let rest = (self.linked as usize).saturating_sub(met);
+        if self.heap.is_empty() || rest <= CHEAPER * met {
+            return self.compare_rest(hnsw);
+        }
+        let step = self.returned.clamp(self.ef, self.ef.max(LARGEST_STEP));
+        self.pool.reset(2 * step);
+        for _ in 0..2 * step {
             let Some(Reverse(key)) = self.heap.pop() else { break };
             self.pool.insert(key);
         }
-        if self.pool.keys().is_empty() {
-            self.stage = Stage::Unreachable;
-            return;
-        }
         self.run(hnsw);
+        // A pool that is not full is all that there is.
+        let found = self.pool.keys().len();
+        self.ready = if found < 2 * step { found } else { step };
     }
 
     fn run(&mut self, hnsw: &Hnsw<S>) {
@@ -192,12 +240,15 @@ impl<S: VectorStorage> SearchCursor<S> {
         search_level(hnsw, &self.query, 0, &mut self.visited, &mut self.pool, &mut self.batch, discard);
     }
 
-    fn sweep(&mut self, hnsw: &Hnsw<S>) {
-        self.stage = Stage::Done;
-        let missing = self.visited.missing(self.linked);
+    /// Compares every row that was not met, and hands out the nearest of all from then on.
+    fn compare_rest(&mut self, hnsw: &Hnsw<S>) {
+        self.stage = Stage::Exact;
+        (self.position, self.ready) = (0, 0);
+        self.pool.reset(0);
         let mut keys = Vec::new();
-        compare(&hnsw.storage, &self.query, &missing, &mut keys);
-        keys.sort_unstable();
-        self.pool.finish_with(keys);
+        compare(&hnsw.storage, &self.query, &self.visited.missing(self.linked), &mut keys);
+        let mut rest = std::mem::take(&mut self.heap).into_vec();
+        rest.extend(keys.into_iter().map(Reverse));
+        self.heap = BinaryHeap::from(rest);
     }
 }

@@ -1,7 +1,9 @@
 //! The graph's bytes in a region: links of level 0, towers of links above it, a label per node. Drawn in `format`.
 //!
 //! A row of links has a fixed number of slots; an empty slot is `u32::MAX` and does not end the row. Slots are changed one
-//! by one, so a reader may see a mix of old and new neighbours but never half an id.
+//! by one and what stays keeps its slot, so a reader may miss a neighbour that comes or goes but never half an id, and
+//! never one that stays. On level 0 one slot may be marked: it names the node's twin (see `twins`), and since no id is as
+//! large, whoever follows links passes over it.
 //!
 //! # Invariants
 //! * Tower and label of a node are written before the number of rows covers it, its empty link rows too.
@@ -9,13 +11,13 @@
 //!   the region when it was opened, so a damaged file leads to wrong neighbours at worst.
 //! * Only the value made by `create` writes; its locks live on its own heap and are unknown to readers.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use kriya_region::Region;
 
 use super::HnswParams;
+use super::writer::Writer;
 use crate::error::{CreateError, OpenError, PushError};
 use crate::format::{self, Fields, GRAPH_MAGIC, GraphLayout, MAX_LEVEL, MAX_ROWS, TOWER_BITS, at};
 use crate::kernel::prefetch_line;
@@ -25,9 +27,15 @@ pub const NO_LABEL: [u64; 2] = [u64::MAX; 2];
 
 /// An empty slot in a row of links.
 pub(crate) const EMPTY: u32 = u32::MAX;
+/// Added to the id in a slot that names a twin.
+pub(crate) const TWIN: u32 = 1 << 31;
 
 const NO_ENTRY: u64 = u64::MAX;
-const STRIPES: usize = 4096;
+
+/// The twin that a slot names, if it does not hold a link or nothing.
+pub(crate) fn twin_in(slot: u32) -> Option<u32> {
+    (slot >= TWIN && slot != EMPTY).then_some(slot & !TWIN)
+}
 
 /// The links between rows, in a region.
 #[derive(Debug)]
@@ -41,17 +49,6 @@ pub struct Graph {
     sealed: bool,
     pair: u64,
     writer: Option<Writer>,
-}
-
-/// What only the writing process has.
-#[derive(Debug)]
-pub(crate) struct Writer {
-    stripes: Box<[Mutex<()>]>,
-    entry: Mutex<()>,
-    /// One bit per node: somebody links it or has.
-    claimed: Box<[AtomicU64]>,
-    /// Nodes that are linked although a lower one is not yet.
-    ahead: Mutex<BTreeSet<u32>>,
 }
 
 impl Graph {
@@ -101,7 +98,7 @@ impl Graph {
         long(at::LEVEL0, layout.level0 as u64);
         long(at::ENTRY, NO_ENTRY);
         fields.long(at::MAGIC).store(u64::from_ne_bytes(GRAPH_MAGIC), Ordering::Release);
-        let writer = Some(Writer::new(capacity));
+        let writer = Some(Writer::new(capacity, params.m));
         Ok(Graph { region, fields, layout, params, capacity, upper_capacity, sealed: false, pair: 0, writer })
     }
 
@@ -232,6 +229,12 @@ impl Graph {
         self.words(self.layout.upper + row as usize * degree * 4, degree)
     }
 
+    /// The next of the nodes that have the same row as this one. An acquire: it is a row by the time this returns, unless
+    /// the file is damaged.
+    pub(crate) fn twin(&self, id: u32) -> Option<u32> {
+        self.links(id, 0).iter().find_map(|slot| twin_in(slot.load(Ordering::Acquire)))
+    }
+
     /// Asks for a node's links of level 0.
     #[inline]
     pub(crate) fn prefetch(&self, id: u32) {
@@ -280,41 +283,8 @@ impl Graph {
         self.fields.word(at::UPPER_USED).store(upper_used, Ordering::Release);
     }
 
-    /// Raises `linked` over everything that is linked without a gap, now that `id` is.
-    pub(crate) fn finish(&self, writer: &Writer, id: u32) {
-        let mut ahead = writer.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut linked = self.linked();
-        ahead.insert(id);
-        while ahead.remove(&linked) {
-            linked += 1;
-        }
+    /// Every node below is linked.
+    pub(crate) fn set_linked(&self, linked: u32) {
         self.fields.word(at::LINKED).store(linked, Ordering::Release);
-    }
-}
-
-impl Writer {
-    fn new(capacity: u32) -> Writer {
-        let words = (capacity as usize).div_ceil(64);
-        Writer {
-            stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
-            entry: Mutex::new(()),
-            claimed: (0..words).map(|_| AtomicU64::new(0)).collect(),
-            ahead: Mutex::new(BTreeSet::new()),
-        }
-    }
-
-    /// The lock of a node's links on all levels. Never take a second one while holding it.
-    pub(crate) fn lock(&self, id: u32) -> MutexGuard<'_, ()> {
-        self.stripes[id as usize % STRIPES].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn lock_entry(&self) -> MutexGuard<'_, ()> {
-        self.entry.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// True for the first caller only.
-    pub(crate) fn claim(&self, id: u32) -> bool {
-        let bit = 1 << (id % 64);
-        self.claimed[id as usize / 64].fetch_or(bit, Ordering::AcqRel) & bit == 0
     }
 }

@@ -1,16 +1,17 @@
 //! Linking a row: find its neighbours on each level, write its links, then theirs to it.
 //!
 //! Searches run without locks; only changing a node's links takes that node's lock, one at a time, so there is no order of
-//! locks to keep. A node becomes reachable on a level when the first of its neighbours links back, and another thread may
-//! then add links to it before it has written its own on a lower level: writing merges with what is there.
+//! locks to keep. Levels are searched from the top and linked from the bottom, so that whoever meets a node on some
+//! level can go on from it on the next. On level 0 the node is attached to the spanning tree (`tree`), whose edges stay.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 
-use super::graph::Writer;
+use super::graph::{TWIN, twin_in};
 use super::prune::select;
 use super::queue::{Key, Pool};
 use super::search::{Batch, descend, search_level};
 use super::visited::Visited;
+use super::writer::Writer;
 use super::{EMPTY, Hnsw};
 use crate::storage::{F32Rows, VectorStorage};
 
@@ -18,12 +19,20 @@ use crate::storage::{F32Rows, VectorStorage};
 #[derive(Debug)]
 pub struct BuildContext<S: VectorStorage = F32Rows> {
     query: S::Query,
-    other: S::Query,
     visited: Visited,
     pool: Pool,
     batch: Batch,
+    /// Neighbours chosen on each level.
+    chosen: Vec<Vec<Key>>,
+    pruning: Pruning<S>,
+}
+
+/// Memory of choosing anew among a node's links.
+#[derive(Debug)]
+struct Pruning<S: VectorStorage> {
+    query: S::Query,
+    batch: Batch,
     candidates: Vec<Key>,
-    chosen: Vec<Key>,
     kept: Vec<Key>,
 }
 
@@ -31,13 +40,16 @@ impl<S: VectorStorage> Default for BuildContext<S> {
     fn default() -> Self {
         BuildContext {
             query: S::Query::default(),
-            other: S::Query::default(),
             visited: Visited::default(),
             pool: Pool::default(),
             batch: Batch::default(),
-            candidates: Vec::new(),
             chosen: Vec::new(),
-            kept: Vec::new(),
+            pruning: Pruning {
+                query: S::Query::default(),
+                batch: Batch::default(),
+                candidates: Vec::new(),
+                kept: Vec::new(),
+            },
         }
     }
 }
@@ -49,6 +61,7 @@ pub(super) fn insert<S: VectorStorage>(hnsw: &Hnsw<S>, writer: &Writer, id: u32,
     hnsw.storage.prepare_row(id, &mut cx.query);
     let low = level.min(entry.0);
     let Some(mut nearest) = descend(hnsw, &cx.query, entry, low, &mut cx.batch) else { return };
+    cx.chosen.resize_with(cx.chosen.len().max(low as usize + 1), Vec::new);
     for level in (0..=low).rev() {
         cx.visited.reset(hnsw.len());
         cx.visited.insert(id);
@@ -57,11 +70,18 @@ pub(super) fn insert<S: VectorStorage>(hnsw: &Hnsw<S>, writer: &Writer, id: u32,
         cx.pool.insert(nearest);
         search_level(hnsw, &cx.query, level, &mut cx.visited, &mut cx.pool, &mut cx.batch, |_| {});
         nearest = cx.pool.keys().first().map_or(nearest, |key| key.fresh());
-        select(&hnsw.storage, cx.pool.keys(), hnsw.params().m, &mut cx.chosen);
-        write_own(hnsw, writer, id, level, cx);
-        for i in 0..cx.chosen.len() {
-            link_back(hnsw, writer, cx.chosen[i], id, level, cx);
+        select(&hnsw.storage, cx.pool.keys(), hnsw.params().m, |_| false, &mut cx.chosen[level as usize]);
+    }
+    for level in 0..=low {
+        let chosen = std::mem::take(&mut cx.chosen[level as usize]);
+        write_own(hnsw, writer, id, level, &chosen);
+        if level == 0 {
+            attach(hnsw, writer, id, &chosen, cx);
         }
+        for neighbour in &chosen {
+            add(hnsw, writer, *neighbour, id, Adding::Link(level), &mut cx.pruning);
+        }
+        cx.chosen[level as usize] = chosen;
     }
     if level > entry.0 {
         let _one = writer.lock_entry();
@@ -79,66 +99,146 @@ fn entry_or_become_it<S: VectorStorage>(hnsw: &Hnsw<S>, writer: &Writer, level: 
     let _one = writer.lock_entry();
     let entry = hnsw.graph.entry();
     if entry.is_none() {
+        writer.tree.plant(id);
         hnsw.graph.set_entry(level, id);
     }
     entry
 }
 
-/// Writes the chosen neighbours into the node's own slots, keeping links that others have made to it meanwhile as far
-/// as there is room.
-fn write_own<S: VectorStorage>(hnsw: &Hnsw<S>, writer: &Writer, id: u32, level: u32, cx: &mut BuildContext<S>) {
+/// Puts the chosen neighbours into the node's own slots. Nobody knows the node on this level yet, but twins may have come.
+fn write_own<S: VectorStorage>(hnsw: &Hnsw<S>, writer: &Writer, id: u32, level: u32, chosen: &[Key]) {
     let _one = writer.lock(id);
-    let slots = hnsw.graph.links(id, level);
-    cx.kept.clear();
-    cx.kept.extend_from_slice(&cx.chosen);
-    for slot in slots {
-        let there = slot.load(Ordering::Relaxed);
-        if there != EMPTY && !cx.kept.iter().any(|k| k.id() == there) {
-            // Only the id counts from here on.
-            cx.kept.push(Key::new(0.0, there));
-        }
-    }
-    write(slots, &cx.kept);
-}
-
-fn write(slots: &[AtomicU32], kept: &[Key]) {
-    let ids = kept.iter().map(|k| k.id()).chain(std::iter::repeat(EMPTY));
-    for (slot, id) in slots.iter().zip(ids) {
-        slot.store(id, Ordering::Relaxed);
+    let free = hnsw.graph.links(id, level).iter().filter(|slot| slot.load(Ordering::Relaxed) == EMPTY);
+    for (slot, neighbour) in free.zip(chosen) {
+        slot.store(neighbour.id(), Ordering::Relaxed);
     }
 }
 
-/// Adds `id` to a neighbour's links; if they are full, the rule chooses among them and it.
-fn link_back<S: VectorStorage>(
+/// Gives the node a parent: the nearest that has room for a child.
+fn attach<S: VectorStorage>(hnsw: &Hnsw<S>, writer: &Writer, id: u32, chosen: &[Key], cx: &mut BuildContext<S>) {
+    let BuildContext { pool, pruning, .. } = cx;
+    let near = chosen.iter().chain(pool.keys()).copied();
+    let mut taken = near.clone().find(|node| add(hnsw, writer, *node, id, Adding::Child, pruning));
+    let mut above = near.map(|node| node.id()).find(|node| writer.tree.parent(*node).is_some());
+    let mut turns = id;
+    while taken.is_none() {
+        // All near ones have their children, or are not attached yet: down from one that is, another way for each node.
+        turns = turns.wrapping_mul(0x9e37_79b1).rotate_left(15) ^ 0x55;
+        let Some(node) = above.and_then(|node| a_child(hnsw, writer, node, turns)).or(writer.tree.root()) else {
+            return;
+        };
+        let key = Key::new(hnsw.storage.distance_between(node, id), node);
+        taken = add(hnsw, writer, key, id, Adding::Child, pruning).then_some(key);
+        above = Some(node);
+    }
+    if let Some(parent) = taken {
+        add(hnsw, writer, Key::new(parent.distance(), id), parent.id(), Adding::Link(0), pruning);
+    }
+}
+
+/// One of the children of a node, if it has any.
+fn a_child<S: VectorStorage>(hnsw: &Hnsw<S>, writer: &Writer, node: u32, turn: u32) -> Option<u32> {
+    let links = hnsw.graph.links(node, 0).iter().map(|slot| slot.load(Ordering::Relaxed));
+    let children: Vec<u32> = links.filter(|there| *there < TWIN && writer.tree.is_child(*there, node)).collect();
+    children.get((turn as usize).checked_rem(children.len())?).copied()
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Adding {
+    /// A link on a level, if the rule wants it.
+    Link(u32),
+    /// A child on level 0, if there is room for one.
+    Child,
+}
+
+/// Adds `id` to the links of `node`, whose key holds the distance between the two. If the slots are full, the rule chooses
+/// among them and it; edges of the tree stay. False if a child was not taken.
+fn add<S: VectorStorage>(
     hnsw: &Hnsw<S>,
     writer: &Writer,
-    neighbour: Key,
+    node: Key,
     id: u32,
-    level: u32,
-    cx: &mut BuildContext<S>,
-) {
-    let _one = writer.lock(neighbour.id());
-    let slots = hnsw.graph.links(neighbour.id(), level);
+    adding: Adding,
+    pruning: &mut Pruning<S>,
+) -> bool {
+    let child = adding == Adding::Child;
+    if child && !writer.tree.takes(node.id()) {
+        return false;
+    }
+    let level = if let Adding::Link(level) = adding { level } else { 0 };
+    let _one = writer.lock(node.id());
+    if child && !writer.tree.takes(node.id()) {
+        return false;
+    }
+    let slots = hnsw.graph.links(node.id(), level);
     let mut free = None;
+    let mut there = false;
     for slot in slots {
         match slot.load(Ordering::Relaxed) {
             EMPTY => free = free.or(Some(slot)),
-            there if there == id => return,
-            _ => {}
+            link => there |= link == id,
         }
     }
-    if let Some(slot) = free {
-        slot.store(id, Ordering::Relaxed);
-        return;
+    if !there {
+        match free {
+            Some(slot) => slot.store(id, Ordering::Relaxed),
+            None => prune(hnsw, writer, node.id(), level, Some((Key::new(node.distance(), id), child)), pruning),
+        }
     }
-    hnsw.storage.prepare_row(neighbour.id(), &mut cx.other);
-    cx.batch.collect(hnsw, neighbour.id(), level, hnsw.len());
-    cx.candidates.clear();
-    cx.candidates.extend(cx.batch.compare(&hnsw.storage, &cx.other));
-    cx.candidates.push(Key::new(neighbour.distance(), id));
-    cx.candidates.sort_unstable();
-    select(&hnsw.storage, &cx.candidates, slots.len(), &mut cx.kept);
-    write(slots, &cx.kept);
+    if child {
+        writer.tree.attach(id, node.id());
+    }
+    true
+}
+
+/// Chooses anew among a node's links and one to be added, which may be certain to stay; without one, so that a slot is
+/// free afterwards. What stays keeps its slot, so that no search misses it meanwhile. The caller holds the node's lock.
+fn prune<S: VectorStorage>(
+    hnsw: &Hnsw<S>,
+    writer: &Writer,
+    node: u32,
+    level: u32,
+    added: Option<(Key, bool)>,
+    pruning: &mut Pruning<S>,
+) {
+    let slots = hnsw.graph.links(node, level);
+    let Pruning { query, batch, candidates, kept } = pruning;
+    hnsw.storage.prepare_row(node, query);
+    batch.collect(hnsw, node, level, hnsw.len());
+    candidates.clear();
+    candidates.extend(batch.compare(&hnsw.storage, query));
+    // A twin's slot is not a link's.
+    let room = candidates.len().saturating_sub(usize::from(added.is_none()));
+    candidates.extend(added.map(|(key, _)| key));
+    candidates.sort_unstable();
+    let edge = writer.tree.edges_of(node);
+    let stays = |id| (level == 0 && edge(id)) || added.is_some_and(|(key, certain)| certain && key.id() == id);
+    select(&hnsw.storage, candidates, room, stays, kept);
+    let is_kept = |id| kept.iter().any(|key| key.id() == id);
+    let mut new = added.map(|(key, _)| key.id()).filter(|id| is_kept(*id));
+    for slot in slots {
+        let there = slot.load(Ordering::Relaxed);
+        if there < TWIN && !is_kept(there) {
+            slot.store(new.take().unwrap_or(EMPTY), Ordering::Relaxed);
+        }
+    }
+}
+
+/// Hangs a row that this thread has claimed off the node of an equal row.
+pub(super) fn join<S: VectorStorage>(hnsw: &Hnsw<S>, writer: &Writer, id: u32, first: u32, cx: &mut BuildContext<S>) {
+    let _one = writer.lock(first);
+    let slots = hnsw.graph.links(first, 0);
+    let find = |wanted: fn(u32) -> bool| slots.iter().find(|slot| wanted(slot.load(Ordering::Relaxed)));
+    let mut slot = find(|there| twin_in(there).is_some()).or_else(|| find(|there| there == EMPTY));
+    if slot.is_none() {
+        prune(hnsw, writer, first, 0, None, &mut cx.pruning);
+        slot = find(|there| there == EMPTY);
+    }
+    if let (Some(slot), [own, ..]) = (slot, hnsw.graph.links(id, 0)) {
+        // The rest of the list first: who sees the new twin sees what hangs off it.
+        own.store(slot.load(Ordering::Relaxed), Ordering::Relaxed);
+        slot.store(TWIN | id, Ordering::Release);
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,9 @@
 //! threads (`insert`, `prune`), each holding one node's lock at a time. Nothing is deleted: the layer above drops rows by
 //! label and builds anew.
 //!
+//! Every linked row is reached: nodes by a spanning tree whose edges are never given up (`tree`), rows that are equal to
+//! another one through that one (`twins`).
+//!
 //! # Hazards
 //! * A search beside a writer may meet a row of links half replaced; it may then miss a neighbour that it would have met a
 //!   moment later. It never meets an unfinished row.
@@ -18,10 +21,13 @@ mod insert;
 mod prune;
 mod queue;
 mod search;
+mod tree;
+mod twins;
 mod visited;
+mod writer;
 
 pub use cursor::SearchCursor;
-pub(crate) use graph::EMPTY;
+pub(crate) use graph::{EMPTY, TWIN, twin_in};
 pub use graph::{Graph, NO_LABEL};
 pub use insert::BuildContext;
 pub(crate) use queue::Key;
@@ -198,8 +204,13 @@ impl<S: VectorStorage> Hnsw<S> {
             return Err(LinkError::Unknown { id, len });
         }
         if writer.claim(id) {
-            insert::insert(self, writer, id, context);
-            self.graph.finish(writer, id);
+            let first = writer.twins.first(&self.storage, id);
+            if first == id {
+                insert::insert(self, writer, id, context);
+            } else {
+                insert::join(self, writer, id, first, context);
+            }
+            writer.finish(&self.graph, id, first);
         }
         Ok(())
     }
@@ -240,6 +251,21 @@ impl<S: VectorStorage> Hnsw<S> {
             }
         });
         Ok(())
+    }
+
+    /// Linked rows that no walk along the links of level 0 meets from where searches start: there are none. For checks.
+    pub fn unreached(&self) -> Vec<u32> {
+        let (linked, len) = (self.linked(), self.len());
+        let mut visited = visited::Visited::default();
+        visited.reset(len);
+        let mut found: Vec<u32> = self.graph.entry().map(|(_, id)| id).into_iter().filter(|id| *id < len).collect();
+        found.retain(|id| visited.insert(*id));
+        while let Some(id) = found.pop() {
+            let slots = self.graph.links(id, 0).iter().map(|slot| slot.load(Ordering::Acquire));
+            let next = slots.map(|slot| twin_in(slot).unwrap_or(slot));
+            found.extend(next.filter(|id| *id < len && visited.insert(*id)));
+        }
+        visited.missing(linked)
     }
 
     /// The `k` nearest rows by one search with a pool of `max(ef, k)`; the cursor keeps its memory for the next one.

@@ -67,12 +67,6 @@ impl Pool {
         &self.keys
     }
 
-    /// Replaces the keys by sorted ones, as a finished list.
-    pub(crate) fn finish_with(&mut self, sorted: Vec<Key>) {
-        self.next = sorted.len();
-        self.keys = sorted;
-    }
-
     /// Whether a key would enter the pool now.
     #[inline]
     pub(crate) fn admits(&self, key: Key) -> bool {

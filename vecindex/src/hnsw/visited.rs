@@ -45,6 +45,11 @@ impl Visited {
         true
     }
 
+    /// How many ids are marked.
+    pub(crate) fn count(&self) -> usize {
+        self.dirty.iter().map(|word| self.words[*word as usize].count_ones() as usize).sum()
+    }
+
     /// Ids below `below` that are not marked, ascending.
     pub(crate) fn missing(&self, below: u32) -> Vec<u32> {
         let marked = |id: u32| self.words.get(id as usize / 64).is_some_and(|w| w & 1 << (id % 64) != 0);

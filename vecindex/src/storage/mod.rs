@@ -48,6 +48,12 @@ pub trait VectorStorage: Send + Sync {
     /// The distance of two rows, both below `len`. For pruning, which stops early and so asks one pair at a time.
     fn distance_between(&self, a: u32, b: u32) -> f32;
 
+    /// A number that equal rows share and others hardly do. `id < len`.
+    fn digest(&self, id: u32) -> u64;
+
+    /// Whether two rows, both below `len`, are equal: at the same distance from whatever query.
+    fn same(&self, a: u32, b: u32) -> bool;
+
     /// Row `id < len`, as it was given up to rounding, into `out` of `dim` floats.
     fn read(&self, id: u32, out: &mut [f32]);
 

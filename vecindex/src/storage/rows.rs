@@ -276,6 +276,23 @@ impl VectorStorage for F32Rows {
         distance[0]
     }
 
+    fn digest(&self, id: u32) -> u64 {
+        // Four sums, so that no multiplication waits for the one before; zeros of either sign are one number.
+        let mut sums = [0x9e37_79b9_7f4a_7c15_u64, 0xbf58_476d_1ce4_e5b9, 0x94d0_49bb_1331_11eb, 0xd6e8_feb8_6659_fd93];
+        let bits = |x: f32| u64::from((x + 0.0).to_bits());
+        for part in self.stored(id).chunks_exact(8) {
+            for (sum, pair) in sums.iter_mut().zip(part.chunks_exact(2)) {
+                *sum = (*sum ^ (bits(pair[0]) << 32 | bits(pair[1]))).wrapping_mul(0xff51_afd7_ed55_8ccd);
+                *sum ^= *sum >> 32;
+            }
+        }
+        sums.iter().fold(0, |all: u64, sum| (all.rotate_left(23) ^ sum).wrapping_mul(0xc4ce_b9fe_1a85_ec53))
+    }
+
+    fn same(&self, a: u32, b: u32) -> bool {
+        a == b || self.stored(a) == self.stored(b)
+    }
+
     fn read(&self, id: u32, out: &mut [f32]) {
         let scale = if self.metric == Metric::Cosine { self.norm(id) } else { 1.0 };
         for (out, x) in out.iter_mut().zip(self.stored(id)) {

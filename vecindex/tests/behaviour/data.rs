@@ -1,5 +1,6 @@
 //! Small real data sets, random vectors with printed seeds, and indexes over them.
 
+use std::io::Read;
 use std::sync::Arc;
 
 use kriya_region::Region;
@@ -7,20 +8,26 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use vecindex::{F32Rows, Graph, Hnsw, HnswParams, Metric, Neighbour};
 
-fn tiny(name: &str) -> Vec<u8> {
-    let path = format!("{}/../datasets/tiny/{name}", env!("CARGO_MANIFEST_DIR"));
-    std::fs::read(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
+fn bytes(name: &str) -> Vec<u8> {
+    let path = format!("{}/../datasets/{name}", env!("CARGO_MANIFEST_DIR"));
+    let raw = std::fs::read(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+    if !name.ends_with(".gz") {
+        return raw;
+    }
+    let mut bytes = Vec::new();
+    flate2::read::GzDecoder::new(&raw[..]).read_to_end(&mut bytes).unwrap();
+    bytes
 }
 
 fn word(bytes: &[u8], at: usize) -> usize {
     u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize
 }
 
-/// Rows of a `.u8bin`, `.f16bin` or `.fbin` file.
+/// Rows of a `.u8bin`, `.f16bin` or `.fbin` file, each also with `.gz`.
 pub fn vectors(name: &str) -> Vec<Vec<f32>> {
-    let bytes = tiny(name);
+    let bytes = bytes(name);
     let (n, dim, body) = (word(&bytes, 0), word(&bytes, 4), &bytes[8..]);
-    let values: Vec<f32> = match name.rsplit('.').next() {
+    let values: Vec<f32> = match name.trim_end_matches(".gz").rsplit('.').next() {
         Some("u8bin") => body.iter().map(|b| f32::from(*b)).collect(),
         Some("f16bin") => {
             body.chunks_exact(2).map(|b| half::f16::from_le_bytes(b.try_into().unwrap()).to_f32()).collect()
@@ -33,7 +40,7 @@ pub fn vectors(name: &str) -> Vec<Vec<f32>> {
 
 /// Published nearest neighbours: ids and distances of each query.
 pub fn truth(ids: &str, distances: &str) -> Vec<Vec<Neighbour>> {
-    let (ids, distances) = (tiny(ids), vectors(distances));
+    let (ids, distances) = (bytes(ids), vectors(distances));
     let k = word(&ids, 4);
     let ids: Vec<u32> = ids[8..].chunks_exact(4).map(|b| u32::from_le_bytes(b.try_into().unwrap())).collect();
     let row = |(ids, ds): (&[u32], Vec<f32>)| {

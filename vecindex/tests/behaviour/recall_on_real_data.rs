@@ -23,10 +23,10 @@ fn recall(metric: Metric, base: &str, queries: &str, ids: &str, distances: &str,
 fn ninety_eight_in_a_hundred_neighbours_are_found_among_image_descriptors() {
     let r = recall(
         Metric::L2,
-        "sift128/base.u8bin",
-        "sift128/query.u8bin",
-        "sift128/gt-l2.ibin",
-        "sift128/gt-l2.dist.fbin",
+        "tiny/sift128/base.u8bin",
+        "tiny/sift128/query.u8bin",
+        "tiny/sift128/gt-l2.ibin",
+        "tiny/sift128/gt-l2.dist.fbin",
         64,
     );
     assert!(r >= 0.98, "recall {r}");
@@ -34,17 +34,17 @@ fn ninety_eight_in_a_hundred_neighbours_are_found_among_image_descriptors() {
 
 #[test]
 fn ninety_eight_in_a_hundred_neighbours_are_found_among_texts() {
-    let (base, queries) = ("minilm384/base.f16bin", "minilm384/query.f16bin");
-    let r = recall(Metric::Cosine, base, queries, "minilm384/gt-cosine.ibin", "minilm384/gt-cosine.dist.fbin", 64);
+    let (base, queries) = ("packages/base.f16bin.gz", "packages/query.fbin");
+    let r = recall(Metric::Cosine, base, queries, "packages/gt-cosine.ibin", "packages/gt-cosine.dist.fbin", 64);
     assert!(r >= 0.98, "recall {r}");
 }
 
 #[test]
 fn exact_search_agrees_with_the_published_truth() {
-    let rows = vectors("sift128/base.u8bin");
+    let rows = vectors("tiny/sift128/base.u8bin");
     let hnsw = index(Metric::L2, &rows, 0);
-    let truth = truth("sift128/gt-l2.ibin", "sift128/gt-l2.dist.fbin");
-    for (query, truth) in vectors("sift128/query.u8bin").iter().zip(truth) {
+    let truth = truth("tiny/sift128/gt-l2.ibin", "tiny/sift128/gt-l2.dist.fbin");
+    for (query, truth) in vectors("tiny/sift128/query.u8bin").iter().zip(truth) {
         let found = exact(hnsw.storage(), query, truth.len()).unwrap();
         for (found, truth) in found.iter().zip(&truth) {
             assert!((found.distance - truth.distance).abs() <= 1e-4 * truth.distance, "{found:?} for {truth:?}");
