@@ -1,14 +1,15 @@
 //! A search over all segments of an index, nearest first, that can be continued as long as the caller likes.
 //!
 //! Each segment has its own resumable search (one pool over all of them would starve those whose entry point is far);
-//! their results are merged by distance. Distances are exact, and the order is strict: what a segment finds too late,
-//! nearer than something already returned, is dropped and counted.
+//! their results are merged by distance. Distances are exact. What a segment finds late, nearer than something already
+//! returned, comes at once, so that a search which is run to its end returns every entry; who would rather lose a
+//! row than the order asks for [`IndexCursor::in_strict_order`].
 
 use std::fmt;
 use std::sync::{Arc, Weak};
 
 use lsmstore::{ReadError, View};
-use vecindex::{Neighbour, SearchCursor, SearchError};
+use vecindex::{F32Rows, Hnsw, Neighbour, SearchCursor, SearchError};
 
 use crate::index::IndexReader;
 use crate::keys;
@@ -85,6 +86,7 @@ pub struct IndexCursor {
     /// Whether any entry of the index was ever deleted.
     deletions: bool,
     memory: SearchMemory,
+    strict: bool,
     last: f32,
     before_last: f32,
     late: u64,
@@ -94,6 +96,16 @@ pub struct IndexCursor {
 struct Source {
     cursor: SearchCursor,
     head: Option<Neighbour>,
+}
+
+impl Source {
+    /// The nearest row that was not taken. Only looked for when it is asked for: the next row may cost another round.
+    fn head(&mut self, segment: &Hnsw<F32Rows>) -> Option<Neighbour> {
+        if self.head.is_none() {
+            self.head = self.cursor.next(segment);
+        }
+        self.head
+    }
 }
 
 impl IndexCursor {
@@ -128,6 +140,7 @@ impl IndexCursor {
             sequence: 0,
             deletions: false,
             memory,
+            strict: false,
             last: f32::NEG_INFINITY,
             before_last: f32::NEG_INFINITY,
             late: 0,
@@ -155,12 +168,19 @@ impl IndexCursor {
         memory.sources.resize_with(reader.segments.len(), Source::default);
         for (source, segment) in memory.sources.iter_mut().zip(&reader.segments) {
             source.cursor.start(segment, query, ef).map_err(CursorError::Query)?;
-            source.head = source.cursor.next(segment);
+            source.head = None;
         }
         self.reader = reader;
         self.view = view;
         self.memory = memory;
         Ok(())
+    }
+
+    /// Leaves out what is found nearer than something already returned. To be asked for before the first row.
+    #[must_use]
+    pub fn in_strict_order(mut self) -> IndexCursor {
+        self.strict = true;
+        self
     }
 
     /// Ends the search and lets go of its view and maps.
@@ -180,19 +200,20 @@ impl IndexCursor {
                 .sources
                 .iter_mut()
                 .zip(&self.reader.segments)
-                .filter_map(|(source, segment)| source.head.map(|head| (head, source, segment)))
+                .filter_map(|(source, segment)| source.head(segment).map(|head| (head, source, segment)))
                 .min_by(|(a, ..), (b, ..)| a.distance.total_cmp(&b.distance));
             let Some((head, source, segment)) = nearest else { return Ok(None) };
             let [entry, tid] = segment.label(head.id);
-            source.head = source.cursor.next(segment);
-            if head.distance < self.last {
-                self.late += 1;
-                continue;
-            }
+            source.head = None;
             if self.deletions && self.deleted(entry)? {
                 continue;
             }
-            (self.before_last, self.last) = (self.last, head.distance);
+            let late = head.distance < self.last;
+            self.late += u64::from(late);
+            if late && self.strict {
+                continue;
+            }
+            (self.before_last, self.last) = (self.last, self.last.max(head.distance));
             return Ok(Some(Found { tid, entry, distance: head.distance }));
         }
     }
@@ -208,7 +229,7 @@ impl IndexCursor {
         Ok(self.view.get(&key, self.sequence).map_err(CursorError::Read)?.is_some())
     }
 
-    /// Rows that were found too late to be returned in order, so far.
+    /// Rows that were found too late to be returned in order, so far: returned out of it, or left out.
     pub fn late(&self) -> u64 {
         self.late
     }

@@ -47,6 +47,9 @@ pub static BACKLOG_MB: GucSetting<i32> = GucSetting::<i32>::new(4096);
 /// Candidates that a search of an lsm_hnsw index keeps before it returns its first row.
 pub static EF_SEARCH: GucSetting<i32> = GucSetting::<i32>::new(64);
 
+/// Whether a search leaves out what it finds too late to return in order.
+pub static STRICT_ORDER: GucSetting<bool> = GucSetting::<bool>::new(false);
+
 fn define(
     (name, short, long): (&'static CStr, &'static CStr, &'static CStr),
     setting: &'static Text,
@@ -190,6 +193,14 @@ pub fn init() {
         &EF_SEARCH,
         1,
         10_000,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"lsm_s3.strict_order",
+        c"Leaves out rows that a search of an lsm_hnsw index finds too late to return in order.",
+        c"Otherwise no row is left out, and one that is found late, beyond the first ef_search rows, comes late.",
+        &STRICT_ORDER,
         GucContext::Userset,
         GucFlags::default(),
     );

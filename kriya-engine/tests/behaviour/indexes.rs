@@ -57,11 +57,15 @@ pub fn build(backend: &mut Backend, rows: &[u64]) -> u64 {
 }
 
 fn begin_build(backend: &mut Backend, id: u64, rows: &[u64]) -> Built {
+    begin_build_of(backend, id, rows, vector)
+}
+
+fn begin_build_of(backend: &mut Backend, id: u64, rows: &[u64], of: fn(u64) -> Vec<f32>) -> Built {
     let generation = backend.session.generation();
     let definition = IndexDefinition { id, description: description(backend.xid), estimated_rows: rows.len() as u64 };
     backend.session.build_begin(generation, &definition, &mut PollWait).unwrap();
     for chunk in rows.chunks(1000) {
-        let vectors: Vec<f32> = chunk.iter().flat_map(|row| vector(*row)).collect();
+        let vectors: Vec<f32> = chunk.iter().flat_map(|row| of(*row)).collect();
         backend.session.build_rows(chunk, &vectors, &mut PollWait).unwrap();
     }
     let mut last = Progress { done: 0, total: 0 };
@@ -71,7 +75,11 @@ fn begin_build(backend: &mut Backend, id: u64, rows: &[u64]) -> Built {
 }
 
 fn insert(backend: &mut Backend, index: u64, rows: impl Iterator<Item = u64>) -> u64 {
-    let vectors: Vec<(u64, Vec<f32>)> = rows.map(|row| (row, vector(row))).collect();
+    insert_of(backend, index, rows, vector)
+}
+
+fn insert_of(backend: &mut Backend, index: u64, rows: impl Iterator<Item = u64>, of: fn(u64) -> Vec<f32>) -> u64 {
+    let vectors: Vec<(u64, Vec<f32>)> = rows.map(|row| (row, of(row))).collect();
     let entries: Vec<NewEntry<'_>> =
         vectors.iter().map(|(tid, vector)| NewEntry { tid: *tid, vector: VectorRef::Inline(vector) }).collect();
     backend.index_insert(index, &entries)
@@ -79,14 +87,13 @@ fn insert(backend: &mut Backend, index: u64, rows: impl Iterator<Item = u64>) ->
 
 /// Everything that a search returns, in its order.
 fn search(backend: &mut Backend, index: u64, query: &[f32]) -> Vec<(u64, f32)> {
-    search_and_late(backend, index, query).0
-}
-
-/// As [`search`], with the number of rows that were found too late to keep the order.
-fn search_and_late(backend: &mut Backend, index: u64, query: &[f32]) -> (Vec<(u64, f32)>, usize) {
     let view = backend.session.view(&mut PollWait).unwrap();
     let reader = backend.session.index(index, &mut PollWait).unwrap();
-    let mut cursor = IndexCursor::start(reader, view, query, 40).unwrap();
+    drain(IndexCursor::start(reader, view, query, 40).unwrap()).0
+}
+
+/// What a search returns from here on, and how many rows it found too late to keep the order.
+fn drain(mut cursor: IndexCursor) -> (Vec<(u64, f32)>, usize) {
     let mut found = Vec::new();
     while let Some(row) = cursor.next().unwrap() {
         found.push((row.tid, row.distance));
@@ -94,20 +101,33 @@ fn search_and_late(backend: &mut Backend, index: u64, query: &[f32]) -> (Vec<(u6
     (found, cursor.late() as usize)
 }
 
-/// Checks that searches find every row of `rows` and no other, in order, and nearly always the nearest first.
+/// Checks that a search finds every row of `rows` once and no other.
+fn check_all(backend: &mut Backend, index: u64, rows: &HashSet<u64>) {
+    let found = search(backend, index, &vector(5));
+    let tids: HashSet<u64> = found.iter().map(|(tid, _)| *tid).collect();
+    assert_eq!(tids.len(), found.len(), "a row came twice");
+    assert!(tids == *rows, "{} rows of {}", found.len(), rows.len());
+}
+
+/// Checks that searches find every row of `rows` once and no other, nearly always the nearest first.
 fn check(backend: &mut Backend, index: u64, rows: &HashSet<u64>) {
     let mut right = 0;
     for query in 0..20 {
         let query = vector(1_000_000 + query);
-        let (found, late) = search_and_late(backend, index, &query);
-        assert!(found.len() + late >= rows.len(), "{} rows of {}, {late} late", found.len(), rows.len());
-        assert!(found.windows(2).all(|pair| pair[0].1 <= pair[1].1), "out of order");
+        let view = backend.session.view(&mut PollWait).unwrap();
+        let reader = backend.session.index(index, &mut PollWait).unwrap();
+        let start = || IndexCursor::start(Arc::clone(&reader), Arc::clone(&view), &query, 40).unwrap();
+        let (found, late) = drain(start());
         let tids: HashSet<u64> = found.iter().map(|(tid, _)| *tid).collect();
         assert_eq!(tids.len(), found.len(), "a row came twice");
-        assert!(tids.is_subset(rows), "a row came that should not");
+        assert!(tids == *rows, "{} rows of {}", found.len(), rows.len());
+        assert!(late * 100 <= rows.len(), "{late} of {} rows came late", rows.len());
         for (tid, got) in &found {
             assert!((distance(&vector(*tid), &query) - got).abs() < 1e-3);
         }
+        let (strict, left_out) = drain(start().in_strict_order());
+        assert!(strict.windows(2).all(|pair| pair[0].1 <= pair[1].1), "out of order");
+        assert_eq!((strict.len() + left_out, left_out), (rows.len(), late));
         let mut exact: Vec<u64> = rows.iter().copied().collect();
         exact.sort_by(|a, b| distance(&vector(*a), &query).total_cmp(&distance(&vector(*b), &query)));
         let nearest: HashSet<u64> = exact.into_iter().take(10).collect();
@@ -270,13 +290,7 @@ fn a_full_active_segment_is_sealed_and_nothing_is_lost_on_the_way() {
         insert(&mut a, index, start..start + 1000);
     }
     a.commit();
-    let reader = a.session.index(index, &mut PollWait).unwrap();
-    let dead: Vec<u64> = reader.entries().filter(|(_, tid)| tid % 100 == 0).map(|(entry, _)| entry).collect();
-    let generation = a.session.generation();
-    let deleted = a.session.index_delete(generation, index, &dead, &mut PollWait).unwrap();
-    let IndexDeleted::At { batch, first } = deleted else { panic!() };
-    a.log(&batch, first);
-    a.commit();
+    delete(&mut a, index, |tid| tid % 100 == 0);
     // A flush seals what is worth it.
     a.flush();
     eventually("the segment is sealed", || {
@@ -299,11 +313,55 @@ fn a_full_active_segment_is_sealed_and_nothing_is_lost_on_the_way() {
     check_all(&mut cluster.connect(), index, &left);
 }
 
-fn check_all(backend: &mut Backend, index: u64, rows: &HashSet<u64>) {
-    let (found, late) = search_and_late(backend, index, &vector(5));
-    let found: HashSet<u64> = found.into_iter().map(|(tid, _)| tid).collect();
-    assert!(found.is_subset(rows));
-    assert!(found.len() + late >= rows.len(), "{} rows of {}, {late} late", found.len(), rows.len());
+/// Deletes the entries of some rows.
+fn delete(backend: &mut Backend, index: u64, which: fn(u64) -> bool) {
+    let reader = backend.session.index(index, &mut PollWait).unwrap();
+    let dead: Vec<u64> = reader.entries().filter(|(_, tid)| which(*tid)).map(|(entry, _)| entry).collect();
+    let generation = backend.session.generation();
+    let deleted = backend.session.index_delete(generation, index, &dead, &mut PollWait).unwrap();
+    let IndexDeleted::At { batch, first } = deleted else { panic!() };
+    backend.log(&batch, first);
+    backend.commit();
+}
+
+#[test]
+fn equal_vectors_are_all_found_built_inserted_deleted_sealed_and_after_crashes() {
+    /// Twenty different ones, and one that is there once in each thousand.
+    fn of_few(tid: u64) -> Vec<f32> {
+        if tid % 1000 == 77 { vec![9.0; DIM] } else { vector(tid * 7 % 20) }
+    }
+    fn check_few(backend: &mut Backend, index: u64, rows: &HashSet<u64>) {
+        check_all(backend, index, rows);
+        let alone: HashSet<u64> = rows.iter().copied().filter(|tid| tid % 1000 == 77).collect();
+        let found = search(backend, index, &[9.0; DIM]);
+        let first: HashSet<u64> = found.iter().take(alone.len()).map(|(tid, _)| *tid).collect();
+        assert!(first == alone, "{first:?}");
+    }
+    let mut cluster = Cluster::new();
+    let mut a = cluster.connect();
+    let index = a.session.new_id(&mut PollWait).unwrap().unwrap();
+    let built = begin_build_of(&mut a, index, &(0..5000).collect::<Vec<_>>(), of_few);
+    a.log(&built.batch, built.first);
+    a.commit();
+    let mut rows: HashSet<u64> = (0..5000).collect();
+    check_few(&mut a, index, &rows);
+    for start in (5000..17_000).step_by(500) {
+        insert_of(&mut a, index, start..start + 500, of_few);
+        rows.extend(start..start + 500);
+        check_few(&mut a, index, &rows);
+    }
+    a.commit();
+    delete(&mut a, index, |tid| tid % 3 == 0);
+    rows.retain(|tid| tid % 3 != 0);
+    check_few(&mut a, index, &rows);
+    a.flush();
+    eventually("the segment is sealed", || {
+        let status = a.session.status(&mut PollWait).unwrap();
+        status.indexes[0].active_rows == 0
+    });
+    check_few(&mut a, index, &rows);
+    cluster.restart_after_server_crash();
+    check_few(&mut cluster.connect(), index, &rows);
 }
 
 #[test]
@@ -324,8 +382,7 @@ fn searches_go_on_in_readers_that_are_held_while_segments_change() {
     while let Some(row) = cursor.next().unwrap() {
         assert!(found.insert(row.tid));
     }
-    let built = found.iter().filter(|row| **row < 2000).count();
-    assert!(built + cursor.late() as usize >= 2000, "{built} rows, {} late", cursor.late());
+    assert_eq!(found.iter().filter(|row| **row < 2000).count(), 2000);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Nearest neighbours in order: `ORDER BY column <-> query`.
 //!
 //! The search runs in this process, over segments that are mapped here, and goes on for as long as the executor asks:
-//! neither a LIMIT above ef_search nor rows that the snapshot does not see, or a filter drops, end it early.
+//! neither a LIMIT above ef_search nor rows that the snapshot does not see, or a filter drops, end it early. Run to its
+//! end it returns every entry once.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -111,7 +112,8 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, state: &mut State) {
         }
         let ef = usize::try_from(settings::EF_SEARCH.get()).unwrap_or(1);
         let memory = SPARE.take().unwrap_or_default();
-        state.cursor = Some(IndexCursor::start_in(memory, reader, Arc::clone(&view), &query, ef).or_raise());
+        let cursor = IndexCursor::start_in(memory, reader, Arc::clone(&view), &query, ef).or_raise();
+        state.cursor = Some(if settings::STRICT_ORDER.get() { cursor.in_strict_order() } else { cursor });
     }
 }
 
@@ -131,7 +133,7 @@ pub unsafe extern "C-unwind" fn next(scan: pg_sys::IndexScanDesc, direction: pg_
         let found = loop {
             check_for_interrupts!();
             let Some(found) = cursor.next().or_raise() else { return false };
-            // Entries of versions that nobody here sees would hold the order against rows that come later.
+            // In strict order, entries of versions that nobody here sees would keep out rows that come later.
             if matches!(state.naming, Naming::Pointers) || table::sees(scan, found.tid) {
                 break found;
             }

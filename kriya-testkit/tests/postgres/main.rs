@@ -12,6 +12,7 @@ mod histories;
 mod isolation;
 mod knn;
 mod locks;
+mod ordered_scans;
 mod outages;
 mod reuse;
 mod s3;
