@@ -4,9 +4,8 @@
 //! to a distance that costs ten times as much); when the pool has been handed out, the nearest of the kept rows become the
 //! next pool and the search goes on from them. From then on it looks ahead: a round finds twice as many rows as it hands out,
 //! and the other half waits for what the next round finds. Once few rows are left beside those that were compared,
-//! the rest is compared as well, one by one, which is cheaper than to walk, and from there on the order is exact. So every
-//! row comes out once, and a LIMIT behind a filter never starves. An index that is small beside `ef` is compared
-//! from the start.
+//! the rest is compared as well, one by one, and from there on the order is exact. So every row comes out once, and a LIMIT
+//! behind a filter never starves. An index that is small beside `ef` is compared from the start.
 //!
 //! # Invariants
 //! * What a search returns is fixed when it starts: rows below `linked` by the graph, rows from there to the number of rows
@@ -27,11 +26,13 @@ use crate::flat::{compare, compare_range};
 use crate::metric::Neighbour;
 use crate::storage::{F32Rows, VectorStorage};
 
-/// Rows for each one of `ef` up to which an index is compared row by row: a walk compares about as many.
-const SMALL: usize = 16;
-/// Rows not met for each one met up to which they are compared row by row: in the order in which they lie that takes
-/// no longer than the walk so far.
-const CHEAPER: usize = 4;
+/// An index of up to so many rows for each one of `ef` is compared row by row: a walk costs hardly less.
+const SMALL: usize = 8;
+/// Once no more than so many rows are left for each one met, they are compared row by row: what that costs is bounded by
+/// what was done already, and less than to walk on to the end.
+const REST: usize = 2;
+/// And no more than so many, for the caller can stop a search between two rows only.
+const MOST_REST: usize = 1 << 20;
 /// Rows handed out by a round, if `ef` is not larger: the pool is twice as large, and is kept sorted.
 const LARGEST_STEP: usize = 1024;
 
@@ -219,7 +220,7 @@ impl<S: VectorStorage> SearchCursor<S> {
         }
         let met = self.visited.count();
         let rest = (self.linked as usize).saturating_sub(met);
-        if self.heap.is_empty() || rest <= CHEAPER * met {
+        if self.heap.is_empty() || rest <= MOST_REST.min(REST * met) {
             return self.compare_rest(hnsw);
         }
         let step = self.returned.clamp(self.ef, self.ef.max(LARGEST_STEP));

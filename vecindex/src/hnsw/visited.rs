@@ -5,6 +5,7 @@
 pub(crate) struct Visited {
     words: Vec<u64>,
     dirty: Vec<u32>,
+    count: usize,
 }
 
 impl Visited {
@@ -18,6 +19,7 @@ impl Visited {
             }
         }
         self.dirty.clear();
+        self.count = 0;
         self.grow(len);
     }
 
@@ -42,12 +44,13 @@ impl Visited {
             self.dirty.push(id / 64);
         }
         *word |= bit;
+        self.count += 1;
         true
     }
 
     /// How many ids are marked.
     pub(crate) fn count(&self) -> usize {
-        self.dirty.iter().map(|word| self.words[*word as usize].count_ones() as usize).sum()
+        self.count
     }
 
     /// Ids below `below` that are not marked, ascending.
