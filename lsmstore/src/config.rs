@@ -114,7 +114,8 @@ impl Config {
     }
 
     /// Bytes of tables that may wait on the local disk for an object store that is slow or down before writes are
-    /// refused as [`Behind`](crate::WriteError::Behind). Default: no limit.
+    /// refused as [`Behind`](crate::WriteError::Behind). What a merge rewrites counts as much as was new in its inputs.
+    /// Default: no limit.
     pub fn max_pending_bytes(mut self, bytes: u64) -> Config {
         self.max_pending_bytes = bytes;
         self

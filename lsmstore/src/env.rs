@@ -198,6 +198,16 @@ pub(crate) async fn blocking<T: Send + 'static>(
     receive.await.map_err(|_| JobLost)
 }
 
+/// Runs `job` in the background and waits for its result; it is carried to its end even if the caller stops waiting.
+pub(crate) async fn to_its_end<T: Send + 'static>(
+    env: &dyn Env,
+    job: impl Future<Output = T> + Send + 'static,
+) -> Result<T, JobLost> {
+    let (send, receive) = tokio::sync::oneshot::channel();
+    env.spawn(Box::pin(async move { drop(send.send(job.await)) }));
+    receive.await.map_err(|_| JobLost)
+}
+
 /// Writes a small file into a folder, durably and as a whole.
 pub(crate) fn write_whole(env: &dyn Env, dir: &Path, name: &str, bytes: &[u8]) -> Result<(), StorageError> {
     let path = dir.join(name);

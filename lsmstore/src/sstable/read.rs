@@ -150,6 +150,11 @@ impl Table {
         self.object_len.store(bytes, Ordering::Release);
     }
 
+    /// Where its mirror is, for people.
+    pub(crate) fn place(&self) -> String {
+        self.file.as_ref().map_or_else(|| self.name.clone(), |(_, path)| path.display().to_string())
+    }
+
     /// No view made from now on will name it.
     pub(crate) fn retire(&self) {
         self.obsolete.store(true, Ordering::Release);

@@ -9,12 +9,14 @@
 //! * (R, S) of local manifests never go back, and those of the newest manifest in the object store are never ahead.
 //! * What the local manifest names is complete in the mirror and synced; what was uploaded of it is known.
 //! * A flush that failed is continued with the R and S of its rotation: memtables are not cut into ever more pieces.
+//! * A flush or merge that has begun goes on to its end even if nobody waits for it any more: the lock is held as long as
+//!   the file is written, so no two write it at once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::env::{blocking, nonce};
+use crate::env::{blocking, nonce, to_its_end};
 use crate::error::{Corruption, FlushError, StorageError, Unusable, WriteError};
 use crate::log::{Birth, LogChoice};
 use crate::manifest::{Manifest, local};
@@ -32,14 +34,25 @@ pub(super) struct Local {
     pub(super) number: u64,
     pub(super) manifest: Manifest,
     /// Tables of `manifest` that have no object yet.
-    pub(super) pending: HashMap<TableId, Arc<Table>>,
+    pub(super) pending: HashMap<TableId, Pending>,
     /// Memtables that were cut off by a flush that failed.
     rotation: Option<Rotation>,
+    /// Tables of a manifest that failed while it replaced the file: whether that names them is known when the next one is
+    /// written, which does not.
+    doubtful: Vec<Arc<Table>>,
+}
+
+/// A table without an object.
+#[derive(Clone)]
+pub(super) struct Pending {
+    pub(super) table: Arc<Table>,
+    /// How many of its bytes no object has in any form.
+    pub(super) fresh: u64,
 }
 
 impl Local {
     pub(super) fn new(number: u64, manifest: Manifest) -> Local {
-        Local { version: 0, number, manifest, pending: HashMap::new(), rotation: None }
+        Local { version: 0, number, manifest, pending: HashMap::new(), rotation: None, doubtful: Vec::new() }
     }
 }
 
@@ -86,19 +99,23 @@ impl Store {
 
     /// Makes everything applied before this call durable on the local disk, without touching the object store: tables go
     /// to the mirror and are named by the local manifest, from which the store is opened if it is the newer one. Returns
-    /// the number of tables written. [`Store::publish`] uploads them.
+    /// the number of tables written. [`Store::publish`] uploads them. Once begun it is carried to its end, even if the
+    /// caller gives up waiting.
     ///
     /// # Errors
     /// [`FlushError`]; nothing is lost, the next flush tries again.
     pub async fn flush_local(&self, options: FlushOptions) -> Result<usize, FlushError> {
-        let inner = &self.inner;
-        let mut local = inner.local.lock().await;
-        inner.usable()?;
-        let mut tables = 0;
-        if local.rotation.is_some() {
-            tables += inner.flush_rotation(&mut local, FlushOptions::default()).await?;
-        }
-        Ok(tables + inner.flush_rotation(&mut local, options).await?)
+        let inner = Arc::clone(&self.inner);
+        let flush = async move {
+            let mut local = inner.local.lock().await;
+            inner.usable()?;
+            let mut tables = 0;
+            if local.rotation.is_some() {
+                tables += inner.flush_rotation(&mut local, FlushOptions::default()).await?;
+            }
+            Ok(tables + inner.flush_rotation(&mut local, options).await?)
+        };
+        to_its_end(&*self.inner.env, flush).await.map_err(StorageError::from)?
     }
 }
 
@@ -156,7 +173,8 @@ impl Inner {
         }
         let written = tables.len();
         let memtables: Vec<u64> = rotation.memtables.iter().map(|memtable| memtable.id()).collect();
-        self.adopt(local, number, next, &tables, &memtables).await?;
+        let fresh = tables.iter().map(|table| table.info.mirror_len).sum();
+        self.adopt(local, number, next, New { tables, fresh }, &memtables).await?;
         Ok(written)
     }
 
@@ -230,27 +248,37 @@ impl Inner {
         Ok(Arc::new(table))
     }
 
-    /// Makes `next` the local manifest and lets the view follow. `tables` are the mirrors that it names for the first
-    /// time, `memtables` those that it takes the place of.
+    /// Makes `next` the local manifest and lets the view follow. `new` are the mirrors that it names for the first time,
+    /// `memtables` those that it takes the place of.
     pub(super) async fn adopt(
         &self,
         local: &mut Local,
         number: u64,
         next: Manifest,
-        tables: &[Arc<Table>],
+        new: New,
         memtables: &[u64],
     ) -> Result<(), FlushError> {
         let bytes = next.encode(number, self.config.zstd_level).map_err(|error| {
-            retire(tables);
+            retire(&new.tables);
             FlushError::Memory(error)
         })?;
-        // If this fails the file may be there all the same, so what it names stays in the mirror until the next start.
         let (env, dir) = (Arc::clone(&self.env), self.config.local_dir.clone());
-        blocking(&*self.env, move || local::write(&*env, &dir, &bytes)).await.map_err(StorageError::from)??;
-        self.follow(&next, tables, memtables);
+        let written = blocking(&*self.env, move || local::write(&*env, &dir, &bytes)).await;
+        if let Err(error) = written.map_err(StorageError::from).and_then(|written| written) {
+            // The file may be there all the same.
+            local.doubtful.extend(new.tables);
+            return Err(error.into());
+        }
+        retire(&std::mem::take(&mut local.doubtful));
+        self.follow(&next, &new.tables, memtables);
         local.version = self.local_version.fetch_add(1, Ordering::AcqRel) + 1;
         (local.number, local.manifest) = (number, next);
-        local.pending.extend(tables.iter().map(|table| (table.info.id, Arc::clone(table))));
+        let mut left = new.fresh;
+        for table in new.tables {
+            let fresh = left.min(table.info.mirror_len);
+            left -= fresh;
+            local.pending.insert(table.info.id, Pending { table, fresh });
+        }
         self.forget_uploaded(local);
         Ok(())
     }
@@ -258,7 +286,7 @@ impl Inner {
     /// Keeps of the pending tables those that the local manifest names and that have no object yet.
     pub(super) fn forget_uploaded(&self, local: &mut Local) {
         for table in local.manifest.levels.iter_mut().flatten().filter(|table| table.object_len == 0) {
-            table.object_len = local.pending.get(&table.id).map_or(0, |table| table.object_len());
+            table.object_len = local.pending.get(&table.id).map_or(0, |pending| pending.table.object_len());
         }
         let missing = local.manifest.levels.iter().flatten().filter(|table| table.object_len == 0);
         let (ids, bytes) = missing.fold((std::collections::HashSet::new(), 0), |(mut ids, bytes), table| {
@@ -267,6 +295,7 @@ impl Inner {
         });
         local.pending.retain(|id, _| ids.contains(id));
         self.pending_bytes.store(bytes, Ordering::Release);
+        self.backlog_bytes.store(local.pending.values().map(|pending| pending.fresh).sum(), Ordering::Release);
     }
 
     /// Publishes the view of a manifest that is durable now.
@@ -290,6 +319,13 @@ impl Inner {
         known.iter().filter(|(id, _)| !named.contains(id)).for_each(|(_, table)| table.retire());
         self.install(&writer, Some(tables));
     }
+}
+
+/// Tables that a manifest is to name for the first time.
+pub(super) struct New {
+    pub(super) tables: Vec<Arc<Table>>,
+    /// How many of their bytes no object has in any form.
+    pub(super) fresh: u64,
 }
 
 /// The memtables to be flushed.

@@ -174,6 +174,7 @@ impl Inner {
     /// to wait for the next group.
     fn prepare(&self, batch: &Batch, first: u64, before: usize) -> Result<Option<usize>, WriteError> {
         self.usable()?;
+        self.keeps_up()?;
         if first + batch.len() as u64 > MAX_SEQUENCE {
             return Err(WriteError::Sequence { first, what: "the sequence numbers are used up" });
         }

@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use crate::env::blocking;
+use crate::env::{blocking, to_its_end};
 use crate::error::{Corruption, FlushError, StorageError};
 use crate::key::{self, DELETE, PUT, kind_of, sequence_of, tag};
 use crate::mirror::damaged;
@@ -19,7 +19,7 @@ use crate::sstable::TableId;
 use crate::sstable::cursor::{Run, RunCursor};
 use crate::sstable::read::Table;
 use crate::sstable::write::{TableWriteError, TableWriter};
-use crate::store::flush::retire;
+use crate::store::flush::{New, retire};
 use crate::store::{Inner, Store};
 
 /// What the owner of a store wants of a merge: entries of his that nobody can need any more.
@@ -78,12 +78,20 @@ impl Store {
         Ok(merged)
     }
 
-    /// As [`Store::merge`], on the local disk only; [`Store::publish`] uploads.
+    /// As [`Store::merge`], on the local disk only; [`Store::publish`] uploads. Once begun it is carried to its end, even
+    /// if the caller gives up waiting.
     ///
     /// # Errors
     /// [`FlushError`]; the inputs stay in use.
     pub async fn merge_local(&self, policy: Arc<dyn MergePolicy>) -> Result<Merged, FlushError> {
-        let inner = &self.inner;
+        let merge = Arc::clone(&self.inner).merge(policy);
+        to_its_end(&*self.inner.env, merge).await.map_err(StorageError::from)?
+    }
+}
+
+impl Inner {
+    async fn merge(self: Arc<Inner>, policy: Arc<dyn MergePolicy>) -> Result<Merged, FlushError> {
+        let inner = &self;
         let _merging = inner.merging.lock().await;
         inner.usable()?;
         let floor = inner.local.lock().await.manifest.last_sequence;
@@ -112,7 +120,10 @@ impl Store {
         };
         let (number, next) = began.await.inspect_err(|_| retire(&outputs))?;
         let merged = Merged { inputs: inputs.len(), outputs: outputs.len(), dropped };
-        inner.adopt(&mut local, number, next, &outputs, &[]).await?;
+        let waiting =
+            inputs.iter().filter_map(|id| local.pending.get(id)).filter(|input| input.table.object_len() == 0);
+        let fresh = waiting.map(|input| input.fresh).sum();
+        inner.adopt(&mut local, number, next, New { tables: outputs, fresh }, &[]).await?;
         inner.counters.merged();
         Ok(merged)
     }

@@ -84,6 +84,8 @@ struct Inner {
     attempted: AtomicU64,
     /// Bytes of tables without an object.
     pending_bytes: AtomicU64,
+    /// Of those, what was never in any object: what merges rewrite is not written anew.
+    backlog_bytes: AtomicU64,
     /// Versions of the local manifest: the newest, and the one that was published last.
     local_version: AtomicU64,
     published_version: AtomicU64,

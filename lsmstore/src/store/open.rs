@@ -324,6 +324,7 @@ impl Opened {
             local: tokio::sync::Mutex::new(Local::new(self.number, self.manifest.clone())),
             attempted: AtomicU64::new(self.number),
             pending_bytes: AtomicU64::new(0),
+            backlog_bytes: AtomicU64::new(0),
             local_version: AtomicU64::new(0),
             published_version: AtomicU64::new(0),
             uploader: tokio::sync::Mutex::new(Uploader {

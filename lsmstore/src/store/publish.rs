@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -20,9 +20,10 @@ use crate::error::{Corruption, FlushError, StorageError, Unusable};
 use crate::log::LogChoice;
 use crate::manifest::{Manifest, ManifestInfo, publish};
 use crate::object::{self, Created, Names};
-use crate::sstable::TableId;
 use crate::sstable::read::Table;
-use crate::sstable::transcode::{TranscodeError, object_of};
+use crate::sstable::transcode::{TranscodeError, mirror_of, object_of};
+use crate::sstable::{TableId, TableRef};
+use crate::store::flush::Pending;
 use crate::store::{Inner, Store, lock};
 
 /// Tables that are uploaded at a time.
@@ -68,12 +69,9 @@ impl Store {
             }
             (local.version, local.number, local.manifest.clone(), local.pending.clone())
         };
-        let uploaded = inner.upload(&pending).await;
-        // What was uploaded needs no second time, even if something else failed.
-        inner.forget_uploaded(&mut *inner.local.lock().await);
-        uploaded?;
+        inner.upload(&pending).await?;
         for table in next.levels.iter_mut().flatten().filter(|table| table.object_len == 0) {
-            table.object_len = pending.get(&table.id).map_or(0, |table| table.object_len());
+            table.object_len = pending.get(&table.id).map_or(0, |pending| pending.table.object_len());
         }
         let number = uploader.number + 1;
         if born != number {
@@ -91,18 +89,18 @@ impl Store {
 }
 
 impl Inner {
-    async fn upload(&self, pending: &HashMap<TableId, Arc<Table>>) -> Result<(), StorageError> {
-        let missing = pending.values().map(Arc::clone).filter(|table| table.object_len() == 0);
-        let missing: Vec<Arc<Table>> = missing.collect();
-        futures::stream::iter(missing)
-            .map(|table| async move {
-                let bytes = upload(&self.objects, &self.names, &*self.env, self.config.zstd_level, table).await?;
-                self.counters.put(bytes);
-                Ok(())
-            })
-            .buffer_unordered(PARALLEL)
-            .try_collect()
-            .await
+    async fn upload(&self, pending: &HashMap<TableId, Pending>) -> Result<(), StorageError> {
+        let missing = pending.values().map(|pending| Arc::clone(&pending.table));
+        let missing: Vec<Arc<Table>> = missing.filter(|table| table.object_len() == 0).collect();
+        let mut uploads = futures::stream::iter(missing)
+            .map(|table| upload(&self.objects, &self.names, &*self.env, self.config.zstd_level, table))
+            .buffer_unordered(PARALLEL);
+        while let Some(bytes) = uploads.try_next().await? {
+            self.counters.put(bytes);
+            // Writers that wait go on, and it needs no second time even if something else fails.
+            self.forget_uploaded(&mut *self.local.lock().await);
+        }
+        Ok(())
     }
 
     /// Finishes what is in doubt, and tells the log of the newest manifest if it has not been told.
@@ -161,15 +159,43 @@ pub(super) async fn upload(
         TranscodeError::Corrupt(corruption) => StorageError::Corrupt(corruption),
         TranscodeError::Io(source) => StorageError::Local { path: path.to_string().into(), source },
     })?);
-    let ours = |found: &[u8]| Ok(found == object);
-    match object::create(&**objects, &path, object.clone(), ours).await? {
-        Created::Ours => {
-            table.set_object_len(object.len() as u64);
-            Ok(object.len())
+    let length = AtomicU64::new(object.len() as u64);
+    let ours = |found: &[u8]| {
+        length.store(found.len() as u64, Ordering::Relaxed);
+        if found != object {
+            same_content(path.as_ref(), &table, found)?;
         }
-        Created::Theirs => {
-            let what = "another object has the name that was reserved for this table";
-            Err(StorageError::Corrupt(Corruption::new(path.to_string(), 0, what)))
+        Ok(true)
+    };
+    object::create(&**objects, &path, object.clone(), ours).await?;
+    table.set_object_len(length.into_inner());
+    Ok(object.len())
+}
+
+/// Checks that an object that is there already has the content of a table. Its bytes may be others: another version of
+/// zstd, or another level, packed them when the table was uploaded before.
+fn same_content(object: &str, table: &Table, found: &[u8]) -> Result<(), Corruption> {
+    let mirror = table.bytes();
+    let info = TableRef { object_len: found.len() as u64, ..table.info.clone() };
+    let (mut at, mut differs) = (0, None);
+    let decoded = mirror_of(object, &info, found, &mut |bytes| {
+        let expected = mirror.get(at..at + bytes.len()).unwrap_or(&[]);
+        if differs.is_none() && expected != bytes {
+            let same = expected.iter().zip(bytes).take_while(|(one, two)| one == two).count();
+            differs = Some(at + same);
         }
-    }
+        at += bytes.len();
+        Ok(())
+    });
+    let why = match (decoded, differs) {
+        (Ok(()), None) => return Ok(()),
+        (Ok(()), Some(byte)) => format!("it differs from byte {byte} of the mirror on"),
+        (Err(TranscodeError::Corrupt(corruption)), _) => corruption.to_string(),
+        (Err(TranscodeError::Io(source)), _) => source.to_string(),
+    };
+    let what = format!(
+        "it is there already and is not the table of the mirror {}: {why}. One of the two was changed by somebody else",
+        table.place()
+    );
+    Err(Corruption::new(object, 0, what))
 }

@@ -71,6 +71,10 @@ pub struct Stats {
     pub view_number: u64,
     /// Bytes of tables that are on the local disk and not in the object store yet.
     pub pending_bytes: u64,
+    /// Of those, bytes that no object has in any form, which is what [`Config::max_pending_bytes`] bounds.
+    ///
+    /// [`Config::max_pending_bytes`]: crate::Config::max_pending_bytes
+    pub backlog_bytes: u64,
     /// Number of the newest manifest in the object store.
     pub manifest_number: u64,
     /// The writer's epoch.
@@ -126,6 +130,7 @@ impl Store {
             levels: levels.chain(view.levels.iter().map(|run| level(std::slice::from_ref(run)))).collect(),
             view_number: self.view_number(),
             pending_bytes: inner.pending_bytes.load(Ordering::Acquire),
+            backlog_bytes: inner.backlog_bytes.load(Ordering::Acquire),
             manifest_number: manifest.number,
             epoch: inner.epoch,
             last_sequence: self.last_sequence(),

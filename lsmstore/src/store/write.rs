@@ -114,6 +114,7 @@ impl Inner {
 
     pub(super) fn apply_next(&self, writer: &mut Writer, batch: &Batch) -> Result<Applied, WriteError> {
         self.usable()?;
+        self.keeps_up()?;
         writer.replaying = None;
         let first = self.last_sequence.load(Ordering::Acquire) + 1;
         let last = first + batch.len() as u64 - 1;
@@ -126,12 +127,15 @@ impl Inner {
         Ok(Applied { first, last })
     }
 
+    /// Refuses new writes while too much waits for the object store. What is in a log already is not asked about: it was
+    /// taken, and must be applied.
+    pub(super) fn keeps_up(&self) -> Result<(), WriteError> {
+        let (bytes, limit) = (self.backlog_bytes.load(Ordering::Acquire), self.config.max_pending_bytes);
+        if bytes > limit { Err(WriteError::Behind { bytes, limit }) } else { Ok(()) }
+    }
+
     /// Makes room, writes and publishes.
     pub(super) fn insert(&self, writer: &mut Writer, batch: &Batch, first: u64, last: u64) -> Result<(), WriteError> {
-        let (pending, limit) = (self.pending_bytes.load(Ordering::Acquire), self.config.max_pending_bytes);
-        if pending > limit {
-            return Err(WriteError::Behind { bytes: pending, limit });
-        }
         let room = writer.heights.room(batch);
         if !writer.active.has(room.bytes) {
             self.make_room(writer, room.bytes)?;

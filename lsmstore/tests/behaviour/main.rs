@@ -11,5 +11,6 @@ mod limits;
 mod merging;
 mod model;
 mod own_log;
+mod publishing;
 mod syncing;
 mod unreliable;

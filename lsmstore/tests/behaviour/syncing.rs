@@ -3,15 +3,15 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, SystemTime};
 
 use futures::future::BoxFuture;
-use lsmstore::{Durability, Env, EnvFile, LogChoice, Store, SystemEnv, Unusable, WriteError};
+use lsmstore::{Durability, Env, EnvFile, FlushOptions, KeepAll, LogChoice, Store, SystemEnv, Unusable, WriteError};
 
 use crate::fixture::{Fixture, puts};
 
-/// Notes what is done to files; syncs fail on demand.
+/// Notes what is done to files; syncs fail, or are held up, on demand.
 #[derive(Debug)]
 struct Watched {
     system: SystemEnv,
@@ -22,12 +22,39 @@ struct Watched {
 struct Notes {
     done: Mutex<Vec<String>>,
     fail_sync: Mutex<Option<&'static str>>,
+    /// The file whose syncs are held up, and whether one is.
+    hold: Mutex<(Option<&'static str>, bool)>,
+    held: Condvar,
 }
 
 impl Notes {
     fn note(&self, what: &str, path: &Path) {
         let extension = path.extension().map_or("folder".into(), |extension| extension.to_string_lossy().into_owned());
         self.done.lock().unwrap().push(format!("{what} {extension}"));
+    }
+
+    fn hold(&self, part: &'static str) {
+        *self.hold.lock().unwrap() = (Some(part), false);
+    }
+
+    fn wait_until_held(&self) {
+        drop(self.held.wait_while(self.hold.lock().unwrap(), |(_, held)| !*held).unwrap());
+    }
+
+    fn let_go(&self) {
+        self.hold.lock().unwrap().0 = None;
+        self.held.notify_all();
+    }
+
+    /// Waits while syncs of this file are held up.
+    fn pass(&self, path: &Path) {
+        let is_it = |part: Option<&str>| part.is_some_and(|part| path.to_string_lossy().ends_with(part));
+        let mut hold = self.hold.lock().unwrap();
+        while is_it(hold.0) {
+            hold.1 = true;
+            self.held.notify_all();
+            hold = self.held.wait(hold).unwrap();
+        }
     }
 
     fn take(&self) -> Vec<String> {
@@ -50,6 +77,7 @@ impl EnvFile for WatchedFile {
 
     fn sync(&mut self) -> io::Result<()> {
         self.notes.note("sync", &self.path);
+        self.notes.pass(&self.path);
         if self.notes.fail_sync.lock().unwrap().is_some_and(|part| self.path.to_string_lossy().ends_with(part)) {
             return Err(io::Error::other("the disk is gone"));
         }
@@ -172,4 +200,63 @@ async fn a_failed_sync_of_a_mirror_fails_the_flush_and_loses_nothing() {
     store.flush().await.unwrap();
     let view = store.view().unwrap();
     assert_eq!(view.get(b"a", view.read_sequence()).unwrap(), Some(&b"1"[..]));
+}
+
+fn mirrors(fixture: &Fixture) -> usize {
+    std::fs::read_dir(fixture.folder().join("mirror")).unwrap().count()
+}
+
+#[tokio::test]
+async fn tables_of_a_local_manifest_that_failed_go_when_the_next_one_is_written() {
+    let fixture = Fixture::new();
+    let (store, notes) = open(&fixture).await;
+    for key in ["a", "b"] {
+        store.write(puts(&[(key, "1")]), Durability::Local).await.unwrap();
+        for _ in 0..3 {
+            *notes.fail_sync.lock().unwrap() = Some("MANIFEST.tmp");
+            store.flush_local(FlushOptions::default()).await.unwrap_err();
+            *notes.fail_sync.lock().unwrap() = None;
+        }
+        store.flush_local(FlushOptions::default()).await.unwrap();
+    }
+    assert_eq!((mirrors(&fixture), store.stats().levels[0].tables), (2, 2));
+    *notes.fail_sync.lock().unwrap() = Some("MANIFEST.tmp");
+    store.merge_local(Arc::new(KeepAll)).await.unwrap_err();
+    *notes.fail_sync.lock().unwrap() = None;
+    store.merge_local(Arc::new(KeepAll)).await.unwrap();
+    assert_eq!(mirrors(&fixture), 1);
+}
+
+/// Begins a job, gives it up when its local manifest is about to be synced, and sees whether another writer of it could
+/// come in between.
+async fn give_up<T>(store: &Store, notes: &Notes, job: impl Future<Output = T>) {
+    notes.hold("MANIFEST.tmp");
+    let mut job = Box::pin(job);
+    assert!(futures::poll!(&mut job).is_pending());
+    while !notes.hold.lock().unwrap().1 {
+        let _ = futures::poll!(&mut job);
+        tokio::task::yield_now().await;
+    }
+    notes.wait_until_held();
+    drop(job);
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+        assert!(futures::poll!(Box::pin(store.local_manifest())).is_pending(), "the file is being written");
+    }
+    notes.let_go();
+}
+
+#[tokio::test]
+async fn a_flush_or_merge_that_nobody_waits_for_any_more_is_carried_to_its_end() {
+    let fixture = Fixture::new();
+    let (store, notes) = open(&fixture).await;
+    for (sequence, key) in [(1, "a"), (2, "b")] {
+        store.write(puts(&[(key, "1")]), Durability::Local).await.unwrap();
+        give_up(&store, &notes, store.flush_local(FlushOptions::default())).await;
+        assert_eq!(store.local_manifest().await.last_sequence, sequence);
+        assert_eq!((store.stats().frozen, mirrors(&fixture) as u64), (0, sequence));
+    }
+    give_up(&store, &notes, store.merge_local(Arc::new(KeepAll))).await;
+    assert_eq!(store.local_manifest().await.tables, 1);
+    assert_eq!(mirrors(&fixture), 1);
 }
