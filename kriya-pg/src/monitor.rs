@@ -33,7 +33,9 @@ fn describe(status: &Status) -> String {
     for (number, level) in status.levels.iter().enumerate().filter(|(_, level)| level.tables > 0) {
         line(&format!("level {number}"), &format!("{} tables, {} bytes", level.tables, level.bytes));
     }
-    line("cache", &format!("{} of {} bytes", status.cache_bytes, status.cache_budget));
+    let excess = status.cache_bytes.saturating_sub(status.cache_budget);
+    let told = if excess > 0 { format!(", {excess} too many: what is in use stays") } else { String::new() };
+    line("cache", &format!("{} of {} bytes{told}", status.cache_bytes, status.cache_budget));
     line("sessions", &status.sessions);
     for index in &status.indexes {
         let rows: u64 = index.segments.iter().map(|segment| segment.rows).sum();

@@ -149,7 +149,7 @@ pub fn init() {
     GucRegistry::define_int_guc(
         c"lsm_s3.cache_size_mb",
         c"Size that the local mirrors should not exceed.",
-        c"What is in use is mirrored whole, so more is told by lsm_s3_status(), not refused.",
+        c"What is in use is never removed: a store larger than this exceeds it, and lsm_s3_status() says by how much.",
         &CACHE_SIZE_MB,
         1,
         i32::MAX / 2,

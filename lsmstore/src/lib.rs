@@ -34,6 +34,7 @@ mod config;
 mod env;
 mod error;
 pub mod fail;
+mod in_use;
 mod key;
 mod log;
 mod manifest;
@@ -63,6 +64,7 @@ pub use env::{Env, EnvFile, SystemEnv};
 pub use error::{
     BatchError, Corruption, FlushError, LogError, OpenError, ReadError, StorageError, Unusable, ViewError, WriteError,
 };
+pub use in_use::{Held, InUse};
 pub use key::{MAX_KEY_BYTES, MAX_SEQUENCE, MAX_VALUE_BYTES};
 pub use log::{Birth, ExternalLog, LogChoice};
 pub use manifest::{Candidates, ManifestInfo, candidates, peek, read_manifest};

@@ -14,8 +14,9 @@ use object_store::ObjectStore;
 use crate::env::{Env, blocking};
 use crate::error::{Corruption, StorageError};
 use crate::fail;
+use crate::in_use::{Held, InUse};
 use crate::object::{self, Names};
-use crate::sstable::read::Table;
+use crate::sstable::read::{MirrorFile, Table};
 use crate::sstable::transcode::{TranscodeError, mirror_of, verify};
 use crate::sstable::write::{TableWriteError, TableWriter};
 use crate::sstable::{TableId, TableRef};
@@ -28,15 +29,25 @@ pub(crate) struct Mirror {
     env: Arc<dyn Env>,
     dir: PathBuf,
     block_bytes: usize,
+    in_use: Arc<InUse>,
 }
 
 impl Mirror {
     pub(crate) fn new(env: Arc<dyn Env>, dir: PathBuf, block_bytes: usize) -> Mirror {
-        Mirror { env, dir, block_bytes }
+        Mirror { env, dir, block_bytes, in_use: Arc::default() }
     }
 
     fn path(&self, id: TableId) -> PathBuf {
         self.dir.join(format!("{id}.lsm"))
+    }
+
+    fn hold(&self, id: TableId) -> Held {
+        self.in_use.hold([id.to_string()])
+    }
+
+    /// Whether a file of the folder is being written, or mapped by whoever has got a view of this store.
+    pub(crate) fn uses(&self, file: &str) -> bool {
+        file.split('.').next().is_some_and(|id| self.in_use.contains(id))
     }
 
     /// Writes a file aside through `fill`, syncs it and gives it its name. `fill` may say that there is nothing to keep.
@@ -84,7 +95,7 @@ impl Mirror {
         id: TableId,
         fill: impl FnOnce(&mut TableWriter<'_>) -> Result<(), TableWriteError>,
     ) -> Result<Option<Table>, StorageError> {
-        let path = self.path(id);
+        let (path, _held) = (self.path(id), self.hold(id));
         let info = self.write(&path, |sink| {
             let mut writer = TableWriter::new(id, self.block_bytes, sink);
             let built = fill(&mut writer).and_then(|()| writer.finish());
@@ -98,13 +109,13 @@ impl Mirror {
 
     /// Maps the mirror of a table; `check` verifies every checksum.
     pub(crate) fn open(&self, info: &TableRef, check: bool) -> Result<Table, StorageError> {
-        let path = self.path(info.id);
+        let (path, _held) = (self.path(info.id), self.hold(info.id));
         let region =
             self.env.open(&path).and_then(|file| Region::open_file(&file)).map_err(StorageError::local(&path))?;
         if check {
             verify(&path.display().to_string(), info.id, region.file_bytes().unwrap_or(&[]))?;
         }
-        Ok(Table::open(info.clone(), Arc::new(region), Some((Arc::clone(&self.env), path)))?)
+        Ok(Table::open(info.clone(), Arc::new(region), Some(MirrorFile { env: Arc::clone(&self.env), path, _held }))?)
     }
 
     /// Maps the mirror of a table, fetching the object if the file is missing or wrong.

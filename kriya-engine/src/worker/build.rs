@@ -108,7 +108,7 @@ impl Build {
     /// session is gone. Returns the batch that was put into the store and its first sequence number.
     pub(crate) fn finish(mut self, engine: &Engine, tell: impl Fn(u64, u64) -> bool) -> Result<(u64, Batch), String> {
         let mut batch = Batch::new();
-        let mut sealed = Vec::new();
+        let (mut sealed, mut files_written) = (Vec::new(), None);
         let gone = || "the session that built the index is gone".to_string();
         let alive = |done, total| !engine.signals.abrupt() && tell(done, total);
         let (segment, end) = (1, self.received + 1);
@@ -117,18 +117,18 @@ impl Build {
             link_all(engine, &hnsw, |done| alive(done, total)).then_some(()).ok_or_else(gone)?;
             self.description.dim = u16::try_from(hnsw.dim()).map_err(|_| "too many dimensions".to_string())?;
             let files = &engine.segments;
-            let mut record =
+            let written =
                 files.write(self.id, segment, engine.generation(), &hnsw).map_err(|error| error.to_string())?;
             drop(hnsw);
+            let mut record = written.record.clone();
             (record.first, record.end) = (1, end);
             alive(total, total).then_some(()).ok_or_else(gone)?;
-            if let Err(error) = engine.runtime.block_on(files.upload(&record)) {
-                files.remove(&record);
-                return Err(error.to_string());
-            }
+            let uploaded = engine.while_it_may(&|| alive(total, total), files.upload(&record)).ok_or_else(gone)?;
+            uploaded.map_err(|error| error.to_string())?;
             batch.put(&keys::segment(self.id, segment), &record.encode());
             let opened = engine.runtime.block_on(files.open(segment, record, true));
             sealed.push(Arc::new(opened.map_err(|error| error.to_string())?));
+            files_written = Some(written);
         }
         let entry = CatalogueEntry::Index(self.description.clone());
         batch.put(&keys::catalogue(self.id), &entry.encode());
@@ -142,6 +142,9 @@ impl Build {
         let applied = engine
             .apply_patiently(&batch, || alive(self.received, self.received))
             .map_err(|error| error.to_string())?;
+        if let Some(written) = files_written {
+            written.is_named();
+        }
         for (counter, next) in ceilings {
             engine.counters.set(counter, self.id, next, next + HEADROOM);
         }

@@ -2,15 +2,20 @@
 //!
 //! A folder that was last used by another worker, or by this one before it used yet another folder, may hold files of the
 //! same names and other contents. A token in both folders tells; without a match the mirrors there are fetched again.
+//!
+//! Tables and segments are read from their mirrors alone, so every file that the store's newest view, or one that a session
+//! still holds, names is in use. The budget concerns the rest: what a failure left behind, or could not be removed.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use uuid::Uuid;
 
 use crate::worker::config::WorkerConfig;
+use crate::worker::engine::Engine;
 use crate::worker::startup::StartError;
 
 const TOKEN: &str = "CACHE";
@@ -70,9 +75,49 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+/// A file in one of the mirrors' folders.
+struct Mirrored {
+    path: PathBuf,
+    bytes: u64,
+    used: SystemTime,
+}
+
+fn files(dir: &Path) -> Vec<Mirrored> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let file = |entry: fs::DirEntry| {
+        let metadata = entry.metadata().ok()?;
+        let used = metadata.accessed().into_iter().chain(metadata.modified()).max();
+        Some(Mirrored { path: entry.path(), bytes: metadata.len(), used: used.unwrap_or(SystemTime::UNIX_EPOCH) })
+    };
+    entries.filter_map(file).collect()
+}
+
 /// Bytes of the files in the mirrors' folders.
 pub(crate) fn bytes_used(config: &WorkerConfig) -> u64 {
-    let folders = [config.mirror_dir(), config.segments_dir()];
-    let entries = folders.iter().filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten();
-    entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
+    [config.mirror_dir(), config.segments_dir()].iter().flat_map(|dir| files(dir)).map(|file| file.bytes).sum()
+}
+
+/// Makes the mirrors fit into their budget, as far as files go that nobody uses: the one not used for longest first.
+pub(crate) fn sweep(engine: &Engine) {
+    let (tables, segments) = (files(&engine.config.mirror_dir()), files(&engine.config.segments_dir()));
+    let mut excess: u64 = tables.iter().chain(&segments).map(|file| file.bytes).sum();
+    excess = excess.saturating_sub(engine.live.asked().cache_bytes);
+    if excess == 0 {
+        return;
+    }
+    let named =
+        |file: &Mirrored, uses: &dyn Fn(&str) -> bool| file.path.file_name().and_then(|n| n.to_str()).is_some_and(uses);
+    let tables = tables.into_iter().filter(|file| !named(file, &|name| engine.store.uses_mirror(name)));
+    let segments = segments.into_iter().filter(|file| !named(file, &|name| engine.segments.uses(name)));
+    let mut unused: Vec<Mirrored> = tables.chain(segments).collect();
+    unused.sort_by_key(|file| file.used);
+    for file in unused {
+        if excess == 0 {
+            break;
+        }
+        // One that cannot be removed now is tried again the next time.
+        if fs::remove_file(&file.path).is_ok() {
+            excess = excess.saturating_sub(file.bytes);
+        }
+    }
 }

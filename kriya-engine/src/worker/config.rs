@@ -66,7 +66,8 @@ pub struct WorkerConfig {
     /// Folder for the mirrors of tables and index segments; without it, in `dir`. Made if missing; it must be its
     /// owner's alone, and no other worker's.
     pub cache_dir: Option<PathBuf>,
-    /// Bytes that mirrors may take. All that is in use is mirrored; more than this is told, not refused.
+    /// Bytes that mirrors should not exceed. All that is in use is mirrored and stays, however much it is; files that are
+    /// not in use go when there is more.
     pub cache_bytes: u64,
     /// Where objects are kept.
     pub endpoint: Endpoint,

@@ -9,6 +9,7 @@ use lsmstore::{Batch, FlushError, FlushOptions, MergeEntry, MergePolicy, View, f
 
 use crate::catalogue::CatalogueEntry;
 use crate::keys;
+use crate::worker::cache::sweep;
 use crate::worker::engine::{ApplyError, Engine};
 use crate::worker::host::{HostError, XidState};
 use crate::worker::publishing::follow_the_local_disk;
@@ -54,6 +55,7 @@ pub(crate) fn flush_forever(engine: &Engine) {
                 engine.signals.publishing.wake();
                 engine.signals.merging.wake();
                 follow_the_local_disk(engine);
+                sweep(engine);
             }
             Err(error) => {
                 engine.complain(format!("flushing the store failed: {error}"));

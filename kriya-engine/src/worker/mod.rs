@@ -20,6 +20,7 @@ mod gate;
 mod history;
 mod host;
 mod indexes;
+mod last;
 mod lease;
 mod live;
 mod locking;
@@ -48,8 +49,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use lsmstore::FlushOptions;
-
 use crate::control::State;
 use check::Checker;
 #[cfg(feature = "s3")]
@@ -60,9 +59,6 @@ pub use host::{Facts, Host, HostError, Level, LogChunk, LogRange, LogRecord, Xid
 use live::Live;
 use opening::Opening;
 use server::{Door, Server};
-
-/// How long an orderly stop waits for the object store; nothing is lost without it.
-const LAST_PUBLICATION: Duration = Duration::from_secs(20);
 
 /// How a worker ended that did not end well.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -242,7 +238,7 @@ fn serve(engine: Arc<Engine>, socket: &Path) -> Result<(), WorkerError> {
         let _ = thread.join();
     }
     let ended = match served {
-        Ok(()) if !engine.signals.abrupt() => last_flush(&engine),
+        Ok(()) if !engine.signals.abrupt() => last::last_flush(&engine),
         other => other,
     };
     engine.sessions.cut();
@@ -305,22 +301,4 @@ fn reconfigure(engine: &Engine) -> bool {
         ),
     );
     false
-}
-
-fn last_flush(engine: &Engine) -> Result<(), WorkerError> {
-    let flush = |options| {
-        engine.runtime.block_on(engine.store.flush_local(options)).map_err(WorkerError::new)?;
-        let publish = async { tokio::time::timeout(LAST_PUBLICATION, engine.store.publish()).await };
-        let published = engine.runtime.block_on(publish);
-        let why = match published {
-            Ok(Ok(_)) => return Ok(()),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "the object store is too slow".to_owned(),
-        };
-        Err(WorkerError::new(format!("what is on the local disk and in the log is not in the bucket yet: {why}")))
-    };
-    // Sealing writes to the store, which nobody but this thread flushes any more.
-    flush(FlushOptions::default())?;
-    sealing::seal_all(engine, true);
-    flush(FlushOptions { clean: true, force: true })
 }

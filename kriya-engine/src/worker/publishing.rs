@@ -101,21 +101,29 @@ pub(crate) fn follow_the_local_disk(engine: &Engine) {
     engine.host.report(Level::Warning, message);
 }
 
+/// Waits for a job for as long as `goes_on` says so: whatever it waits for itself is then given up.
+pub(crate) async fn as_long_as<T>(goes_on: impl Fn() -> bool, job: impl Future<Output = T>) -> Option<T> {
+    let over = async {
+        while goes_on() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        done = job => Some(done),
+        () = over => None,
+    }
+}
+
 impl Engine {
     /// Runs a job, unless the worker comes to its end meanwhile: whatever the job waits for is then given up.
     pub(crate) fn unless_ending<T>(&self, job: impl Future<Output = T>) -> Option<T> {
-        let ending = async {
-            while self.signals.working() {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        };
-        self.runtime.block_on(async {
-            tokio::select! {
-                biased;
-                done = job => Some(done),
-                () = ending => None,
-            }
-        })
+        self.while_it_may(&|| self.signals.working(), job)
+    }
+
+    /// Runs a job for as long as `goes_on` says so.
+    pub(crate) fn while_it_may<T>(&self, goes_on: &dyn Fn() -> bool, job: impl Future<Output = T>) -> Option<T> {
+        self.runtime.block_on(as_long_as(goes_on, job))
     }
 
     /// What was complained of is over.

@@ -392,6 +392,10 @@ impl<'a> Serving<'a> {
         let options = FlushOptions { clean: false, force: true };
         let flushed = {
             let _one = engine.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+            // Behind the worker's last flush this would take its mark of an orderly stop away.
+            if !engine.signals.working() {
+                return Reply::Stopping;
+            }
             engine.runtime.block_on(engine.store.flush_local(options))
         };
         let published = flushed.and_then(|_| {

@@ -4,6 +4,7 @@
 //! record is not logged: until it is durable the entries themselves are, and a restart makes an active segment of them
 //! again. Entries stay in the store; deletions stay too, for readers of older views.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,7 +12,6 @@ use std::time::Duration;
 use lsmstore::{Batch, fail};
 use vecindex::{BuildContext, F32Rows, Hnsw};
 
-use crate::catalogue::SegmentRecord;
 use crate::keys::{self, Counter};
 use crate::worker::active::{Active, private};
 use crate::worker::build::{copy, link_all};
@@ -27,6 +27,10 @@ const AT_REST: usize = 2;
 const RATIO: u64 = 8;
 const LINK_ROUND: u32 = 64;
 const IDLE: Duration = Duration::from_secs(5);
+const ENDED: &str = "the worker ended meanwhile";
+
+/// Whether sealing goes on: a stop does not wait for it, let alone for an object store that is away.
+type GoesOn<'a> = &'a (dyn Fn() -> bool + Sync);
 
 /// Links pending rows until the worker ends.
 pub(crate) fn link_forever(engine: &Engine) {
@@ -50,18 +54,21 @@ pub(crate) fn seal_forever(engine: &Engine) {
         engine.signals.sealing.wait(IDLE);
         if engine.signals.working() {
             let early = engine.signals.seal_early.swap(false, Ordering::Relaxed);
-            seal_all(engine, early);
+            seal_all(engine, early, &|| engine.signals.working());
         }
     }
 }
 
-/// Seals what is full, and if `early` what is worth it; then merges. Failures are reported and tried again later.
-pub(crate) fn seal_all(engine: &Engine, early: bool) {
+/// Seals what is full, and if `early` what is worth it; then merges. Failures are reported and tried again later, by the
+/// next worker if need be.
+pub(crate) fn seal_all(engine: &Engine, early: bool, goes_on: GoesOn<'_>) {
     for index in engine.indexes.all() {
         if early {
             freeze(&index);
         }
-        if let Err(error) = seal_index(engine, &index) {
+        if let Err(error) = seal_index(engine, &index, goes_on)
+            && goes_on()
+        {
             engine.complain(format!("sealing a segment of index {} failed: {error}", index.id));
         }
     }
@@ -81,9 +88,9 @@ fn freeze(index: &Index) {
     }
 }
 
-fn seal_index(engine: &Engine, index: &Index) -> Result<(), String> {
+fn seal_index(engine: &Engine, index: &Index, goes_on: GoesOn<'_>) -> Result<(), String> {
     while let [full, next, ..] = &index.state().active[..] {
-        let sealed = seal_one(engine, index, &full.hnsw, full.first, next.first)?;
+        let sealed = seal_one(engine, index, &full.hnsw, full.first, next.first, goes_on)?;
         index.change(|state| {
             state.active.retain(|active| !Arc::ptr_eq(active, full));
             state.sealed.extend(sealed);
@@ -91,7 +98,7 @@ fn seal_index(engine: &Engine, index: &Index) -> Result<(), String> {
     }
     // A stop does not wait for merges: the next worker goes on with them.
     while let Some([elder, younger]) = to_merge(index).filter(|_| engine.signals.working()) {
-        if !merge(engine, index, &elder, &younger)? {
+        if !merge(engine, index, &elder, &younger, goes_on)? {
             break;
         }
     }
@@ -105,14 +112,15 @@ fn seal_one(
     hnsw: &Hnsw<F32Rows>,
     first: u64,
     end: u64,
+    goes_on: GoesOn<'_>,
 ) -> Result<Option<Arc<Sealed>>, String> {
     let deleted = deletions(engine, index.id)?;
     let all = (0..hnsw.len()).all(|id| !deleted.contains(&hnsw.label(id)[0]));
-    if all && link_all(engine, hnsw, |_| !engine.signals.abrupt()) {
-        return publish(engine, index, hnsw, first, end, &[]).map(Some);
+    if all && link_all(engine, hnsw, |_| goes_on()) {
+        return publish(engine, index, hnsw, first..end, &[], goes_on).map(Some);
     }
-    let rebuilt = rebuild(engine, index, &[hnsw], &deleted)?;
-    rebuilt.map(|rebuilt| publish(engine, index, &rebuilt, first, end, &[])).transpose()
+    let rebuilt = rebuild(engine, index, &[hnsw], &deleted, goes_on)?;
+    rebuilt.map(|rebuilt| publish(engine, index, &rebuilt, first..end, &[], goes_on)).transpose()
 }
 
 /// The deleted entries of an index.
@@ -133,7 +141,11 @@ fn rebuild(
     index: &Index,
     from: &[&Hnsw<F32Rows>],
     deleted: &std::collections::HashSet<u64>,
+    goes_on: GoesOn<'_>,
 ) -> Result<Option<Hnsw<F32Rows>>, String> {
+    if !goes_on() {
+        return Err(ENDED.into());
+    }
     let rows: u64 = from.iter().map(|hnsw| u64::from(hnsw.len())).sum();
     let (Some(dim), Ok(rows)) = (from.first().map(|hnsw| hnsw.dim()), u32::try_from(rows)) else {
         return Err(format!("{rows} rows are too many for one segment"));
@@ -145,8 +157,8 @@ fn rebuild(
     if rebuilt.is_empty() {
         return Ok(None);
     }
-    if !link_all(engine, &rebuilt, |_| !engine.signals.abrupt()) {
-        return Err("the worker ended meanwhile".into());
+    if !link_all(engine, &rebuilt, |_| goes_on()) {
+        return Err(ENDED.into());
     }
     Ok(Some(rebuilt))
 }
@@ -156,21 +168,19 @@ fn publish(
     engine: &Engine,
     index: &Index,
     hnsw: &Hnsw<F32Rows>,
-    first: u64,
-    end: u64,
+    covers: Range<u64>,
     replaced: &[&Sealed],
+    goes_on: GoesOn<'_>,
 ) -> Result<Arc<Sealed>, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let segment = engine.take(Counter::Segments, index.id, 1).map_err(|error| text(&error))?;
     let files = &engine.segments;
-    let mut record: SegmentRecord =
-        files.write(index.id, segment, engine.generation(), hnsw).map_err(|error| text(&error))?;
-    (record.first, record.end) = (first, end);
+    let written = files.write(index.id, segment, engine.generation(), hnsw).map_err(|error| text(&error))?;
+    let mut record = written.record.clone();
+    (record.first, record.end) = (covers.start, covers.end);
     record.replaces = replaced.iter().map(|sealed| sealed.segment).collect();
-    if let Err(error) = engine.runtime.block_on(files.upload(&record)) {
-        files.remove(&record);
-        return Err(text(&error));
-    }
+    let uploaded = engine.while_it_may(&goes_on, files.upload(&record)).ok_or(ENDED)?;
+    uploaded.map_err(|error| text(&error))?;
     fail::point("before-seal-record");
     let mut batch = Batch::new();
     batch.put(&keys::segment(index.id, segment), &record.encode());
@@ -178,7 +188,8 @@ fn publish(
         batch.delete(&keys::segment(index.id, sealed.segment));
     }
     let opened = engine.runtime.block_on(files.open(segment, record, true)).map_err(|error| text(&error))?;
-    engine.apply_patiently(&batch, || true).map_err(|error| text(&error))?;
+    engine.apply_patiently(&batch, goes_on).map_err(|error| text(&error))?;
+    written.is_named();
     fail::point("after-seal-record");
     Ok(Arc::new(opened))
 }
@@ -194,10 +205,19 @@ fn to_merge(index: &Index) -> Option<[Arc<Sealed>; 2]> {
 }
 
 /// Merges two segments; not if nothing would be left: their records keep a restart from making the entries active again.
-fn merge(engine: &Engine, index: &Index, elder: &Arc<Sealed>, younger: &Arc<Sealed>) -> Result<bool, String> {
+fn merge(
+    engine: &Engine,
+    index: &Index,
+    elder: &Arc<Sealed>,
+    younger: &Arc<Sealed>,
+    goes_on: GoesOn<'_>,
+) -> Result<bool, String> {
     let deleted = deletions(engine, index.id)?;
-    let Some(rebuilt) = rebuild(engine, index, &[&elder.hnsw, &younger.hnsw], &deleted)? else { return Ok(false) };
-    let merged = publish(engine, index, &rebuilt, elder.record.first, younger.record.end, &[elder, younger])?;
+    let Some(rebuilt) = rebuild(engine, index, &[&elder.hnsw, &younger.hnsw], &deleted, goes_on)? else {
+        return Ok(false);
+    };
+    let covers = elder.record.first..younger.record.end;
+    let merged = publish(engine, index, &rebuilt, covers, &[elder, younger], goes_on)?;
     index.change(|state| {
         state.sealed.retain(|sealed| !Arc::ptr_eq(sealed, elder) && !Arc::ptr_eq(sealed, younger));
         state.sealed.push(merged);

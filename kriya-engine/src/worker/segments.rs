@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use futures::StreamExt;
 use kriya_region::Region;
-use lsmstore::fail;
+use lsmstore::{Held, InUse, fail};
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
 use vecindex::{F32Rows, Hnsw, SealError, seal};
@@ -23,6 +23,8 @@ use crate::catalogue::SegmentRecord;
 /// Objects up to this size go in one request.
 const ONE_REQUEST: u64 = 8 << 20;
 const BUFFER: usize = 1 << 20;
+/// Behind the name of a file that is being written.
+const ASIDE: &str = ".tmp";
 
 /// Why a segment could not be made or opened.
 #[derive(Debug)]
@@ -54,6 +56,40 @@ impl fmt::Display for SegmentError {
     }
 }
 
+/// The files of a new segment. They go with this, unless it hears that a record in the store names them.
+pub(crate) struct Unnamed {
+    pub record: SegmentRecord,
+    folder: PathBuf,
+    named: bool,
+    _held: Held,
+}
+
+impl Unnamed {
+    pub(crate) fn is_named(mut self) {
+        self.named = true;
+    }
+}
+
+impl Drop for Unnamed {
+    fn drop(&mut self) {
+        if !self.named {
+            remove_files(&self.folder, [&self.record.rows_object, &self.record.graph_object]);
+        }
+    }
+}
+
+/// Removes the files of a segment, and what of them is under way. What is left behind is removed at the next start.
+fn remove_files(folder: &Path, names: [&str; 2]) {
+    for name in names {
+        let _ = std::fs::remove_file(folder.join(name));
+        let _ = std::fs::remove_file(folder.join(aside_of(name)));
+    }
+}
+
+fn aside_of(name: &str) -> String {
+    format!("{name}{ASIDE}")
+}
+
 /// A sealed segment that is mapped. Its files go with the last holder once it was replaced.
 pub(crate) struct Sealed {
     pub segment: u64,
@@ -61,6 +97,7 @@ pub(crate) struct Sealed {
     pub hnsw: Hnsw<F32Rows>,
     folder: PathBuf,
     obsolete: AtomicBool,
+    _held: Held,
 }
 
 impl Sealed {
@@ -73,16 +110,14 @@ impl Sealed {
 impl Drop for Sealed {
     fn drop(&mut self) {
         if self.obsolete.load(Ordering::SeqCst) {
-            for name in [&self.record.rows_object, &self.record.graph_object] {
-                // What is left behind is removed at the next start.
-                let _ = std::fs::remove_file(self.folder.join(name));
-            }
+            remove_files(&self.folder, [&self.record.rows_object, &self.record.graph_object]);
         }
     }
 }
 
 pub(crate) struct SegmentFiles {
     pub folder: PathBuf,
+    in_use: Arc<InUse>,
     objects: Arc<dyn ObjectStore>,
     prefix: String,
 }
@@ -109,7 +144,7 @@ impl Write for Aside {
 
 impl SegmentFiles {
     pub(crate) fn new(folder: PathBuf, objects: Arc<dyn ObjectStore>, prefix: &str) -> SegmentFiles {
-        SegmentFiles { folder, objects, prefix: prefix.trim_matches('/').to_owned() }
+        SegmentFiles { folder, in_use: Arc::default(), objects, prefix: prefix.trim_matches('/').to_owned() }
     }
 
     fn object(&self, name: &str) -> ObjectPath {
@@ -124,15 +159,20 @@ impl SegmentFiles {
         move |source| SegmentError::Local { path, source }
     }
 
+    /// Whether a file of the folder is being written or mapped.
+    pub(crate) fn uses(&self, file: &str) -> bool {
+        self.in_use.contains(file.strip_suffix(ASIDE).unwrap_or(file))
+    }
+
     fn aside(&self, name: &str) -> Result<Aside, SegmentError> {
-        let path = self.folder.join(format!("{name}.tmp"));
+        let path = self.folder.join(aside_of(name));
         let file = File::create(&path).map_err(Self::local(&path))?;
         Ok(Aside { out: BufWriter::with_capacity(BUFFER, file), bytes: 0, crc: 0 })
     }
 
     /// Syncs a file and gives it its name.
     fn keep(&self, name: &str, mut file: Aside) -> Result<(u64, u32), SegmentError> {
-        let (aside, path) = (self.folder.join(format!("{name}.tmp")), self.folder.join(name));
+        let (aside, path) = (self.folder.join(aside_of(name)), self.folder.join(name));
         let mut finish = || -> io::Result<()> {
             file.out.flush()?;
             file.out.get_ref().sync_data()?;
@@ -150,28 +190,31 @@ impl SegmentFiles {
         segment: u64,
         generation: u64,
         hnsw: &Hnsw<F32Rows>,
-    ) -> Result<SegmentRecord, SegmentError> {
+    ) -> Result<Unnamed, SegmentError> {
         fail::point("before-segment-files");
         let stem = format!("{index:016x}-{segment:016x}-{generation:x}");
-        let (rows_object, graph_object) = (format!("{stem}.rows"), format!("{stem}.graph"));
-        let (mut rows, mut graph) = (self.aside(&rows_object)?, self.aside(&graph_object)?);
-        let sealed = seal(hnsw, &mut rows, &mut graph).map_err(SegmentError::Seal)?;
-        let (rows_bytes, rows_crc) = self.keep(&rows_object, rows)?;
-        let (graph_bytes, graph_crc) = self.keep(&graph_object, graph)?;
-        Ok(SegmentRecord {
-            rows_object,
-            rows_bytes,
-            rows_crc,
-            graph_object,
-            graph_bytes,
-            graph_crc,
-            rows: sealed.rows,
+        let record = SegmentRecord {
+            rows_object: format!("{stem}.rows"),
+            rows_bytes: 0,
+            rows_crc: 0,
+            graph_object: format!("{stem}.graph"),
+            graph_bytes: 0,
+            graph_crc: 0,
+            rows: 0,
             dim: u16::try_from(hnsw.dim()).unwrap_or(u16::MAX),
             first: 0,
             end: 0,
             exceptions: Vec::new(),
             replaces: Vec::new(),
-        })
+        };
+        let held = self.in_use.hold([record.rows_object.clone(), record.graph_object.clone()]);
+        let mut written = Unnamed { record, folder: self.folder.clone(), named: false, _held: held };
+        let record = &mut written.record;
+        let (mut rows, mut graph) = (self.aside(&record.rows_object)?, self.aside(&record.graph_object)?);
+        record.rows = seal(hnsw, &mut rows, &mut graph).map_err(SegmentError::Seal)?.rows;
+        (record.rows_bytes, record.rows_crc) = self.keep(&record.rows_object, rows)?;
+        (record.graph_bytes, record.graph_crc) = self.keep(&record.graph_object, graph)?;
+        Ok(written)
     }
 
     /// Puts both objects.
@@ -182,14 +225,6 @@ impl SegmentFiles {
         }
         fail::point("after-segment-upload");
         Ok(())
-    }
-
-    /// Removes the files of a segment that nothing names.
-    pub(crate) fn remove(&self, record: &SegmentRecord) {
-        for name in [&record.rows_object, &record.graph_object] {
-            // What is left behind is removed at the next start.
-            let _ = std::fs::remove_file(self.folder.join(name));
-        }
     }
 
     async fn put(&self, name: &str, bytes: u64) -> Result<(), SegmentError> {
@@ -235,6 +270,7 @@ impl SegmentFiles {
             (&record.rows_object, record.rows_bytes, record.rows_crc),
             (&record.graph_object, record.graph_bytes, record.graph_crc),
         ];
+        let held = self.in_use.hold([record.rows_object.clone(), record.graph_object.clone()]);
         let mut regions = Vec::new();
         for (name, bytes, crc) in files {
             if name.contains('/') || name.starts_with('.') {
@@ -252,7 +288,7 @@ impl SegmentFiles {
         };
         let hnsw = Hnsw::open_sealed(rows, graph)
             .map_err(|error| SegmentError::Damaged { name: record.graph_object.clone(), what: error.to_string() })?;
-        Ok(Sealed { segment, record, hnsw, folder: self.folder.clone(), obsolete: AtomicBool::new(false) })
+        Ok(Sealed { segment, record, hnsw, folder: self.folder.clone(), obsolete: AtomicBool::new(false), _held: held })
     }
 
     fn check(&self, name: &str, bytes: u64, crc: u32, trusted: bool) -> Result<(), SegmentError> {

@@ -28,6 +28,10 @@ pub struct LogState {
     pub states: HashMap<u64, XidState>,
     pub warnings: Vec<String>,
     pub barriers: u64,
+    /// Whoever asks for the position waits until this is false.
+    pub hold_position: bool,
+    /// Somebody waits for it.
+    pub held: bool,
 }
 
 pub struct FakeHost(pub Mutex<LogState>);
@@ -75,7 +79,15 @@ impl Host for FakeHost {
     }
 
     fn position(&self) -> Result<u64, HostError> {
-        Ok(self.lock().next)
+        loop {
+            let mut state = self.lock();
+            if !state.hold_position {
+                return Ok(state.next);
+            }
+            state.held = true;
+            drop(state);
+            std::thread::yield_now();
+        }
     }
 
     fn redo(&self) -> Result<u64, HostError> {
@@ -148,6 +160,7 @@ pub struct Cluster {
     pub memtable_bytes: usize,
     pub flush_interval: Duration,
     pub backlog_bytes: u64,
+    pub cache_bytes: u64,
     pub lease: Option<Duration>,
     pub worker: Option<WorkerHandle>,
 }
@@ -161,6 +174,7 @@ impl Cluster {
             memtable_bytes: 4 << 20,
             flush_interval: Duration::from_secs(3600),
             backlog_bytes: 1 << 30,
+            cache_bytes: 4 << 30,
             lease: None,
             worker: None,
         };
@@ -169,8 +183,13 @@ impl Cluster {
     }
 
     pub fn config(&self) -> WorkerConfig {
-        let (backlog_bytes, lease) = (self.backlog_bytes, self.lease);
-        WorkerConfig { backlog_bytes, lease, ..config(self.dir.path(), self.memtable_bytes, self.flush_interval) }
+        let (backlog_bytes, cache_bytes, lease) = (self.backlog_bytes, self.cache_bytes, self.lease);
+        WorkerConfig {
+            backlog_bytes,
+            cache_bytes,
+            lease,
+            ..config(self.dir.path(), self.memtable_bytes, self.flush_interval)
+        }
     }
 
     pub fn start(&mut self) {

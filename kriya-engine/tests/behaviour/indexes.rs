@@ -61,6 +61,15 @@ fn begin_build(backend: &mut Backend, id: u64, rows: &[u64]) -> Built {
 }
 
 fn begin_build_of(backend: &mut Backend, id: u64, rows: &[u64], of: fn(u64) -> Vec<f32>) -> Built {
+    try_build_of(backend, id, rows, of).unwrap()
+}
+
+/// Builds an index without logging it.
+pub fn try_build(backend: &mut Backend, id: u64, rows: &[u64]) -> Result<Built, ClientError> {
+    try_build_of(backend, id, rows, vector)
+}
+
+fn try_build_of(backend: &mut Backend, id: u64, rows: &[u64], of: fn(u64) -> Vec<f32>) -> Result<Built, ClientError> {
     let generation = backend.session.generation();
     let definition = IndexDefinition { id, description: description(backend.xid), estimated_rows: rows.len() as u64 };
     backend.session.build_begin(generation, &definition, &mut PollWait).unwrap();
@@ -69,12 +78,12 @@ fn begin_build_of(backend: &mut Backend, id: u64, rows: &[u64], of: fn(u64) -> V
         backend.session.build_rows(chunk, &vectors, &mut PollWait).unwrap();
     }
     let mut last = Progress { done: 0, total: 0 };
-    let built = backend.session.build_end(&mut |progress| last = progress, &mut PollWait).unwrap();
+    let built = backend.session.build_end(&mut |progress| last = progress, &mut PollWait)?;
     assert_eq!(last.done, last.total);
-    built
+    Ok(built)
 }
 
-fn insert(backend: &mut Backend, index: u64, rows: impl Iterator<Item = u64>) -> u64 {
+pub fn insert(backend: &mut Backend, index: u64, rows: impl Iterator<Item = u64>) -> u64 {
     insert_of(backend, index, rows, vector)
 }
 
@@ -86,7 +95,7 @@ fn insert_of(backend: &mut Backend, index: u64, rows: impl Iterator<Item = u64>,
 }
 
 /// Everything that a search returns, in its order.
-fn search(backend: &mut Backend, index: u64, query: &[f32]) -> Vec<(u64, f32)> {
+pub fn search(backend: &mut Backend, index: u64, query: &[f32]) -> Vec<(u64, f32)> {
     let view = backend.session.view(&mut PollWait).unwrap();
     let reader = backend.session.index(index, &mut PollWait).unwrap();
     drain(IndexCursor::start(reader, view, query, 40).unwrap()).0

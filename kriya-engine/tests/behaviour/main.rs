@@ -1,6 +1,7 @@
 //! What the engine promises, as behaviours: a worker with a log that is kept in memory, and sessions beside it.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod cache;
 mod cluster;
 mod counters;
 mod histories;

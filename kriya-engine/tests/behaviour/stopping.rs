@@ -1,9 +1,10 @@
 //! The orderly stop.
 
-use kriya_engine::{ClientError, PollWait};
+use kriya_engine::{ClientError, PollWait, Written, keys};
 use lsmstore::Batch;
 
 use crate::cluster::{Cluster, eventually, finished};
+use crate::indexes::{build, insert};
 
 #[test]
 fn a_stop_waits_for_transactions_that_wrote_and_refuses_new_ones() {
@@ -53,4 +54,73 @@ fn after_an_orderly_stop_the_log_is_not_needed() {
     assert!(rows_before <= 1, "only the birth record lies behind the position: {rows_before}");
     cluster.start();
     assert_eq!(cluster.connect().get_row(1, 1).unwrap(), b"one");
+}
+
+#[test]
+fn a_flush_that_a_session_asks_for_during_the_last_one_is_refused() {
+    let mut cluster = Cluster::new();
+    let mut a = cluster.connect();
+    a.put_row(1, 1, b"one");
+    a.commit();
+    cluster.host.lock().hold_position = true;
+    let worker = cluster.worker.take().unwrap();
+    worker.stop();
+    eventually("the last flush has begun", || cluster.host.lock().held);
+    let asking = std::thread::spawn(move || a.session.flush(&mut PollWait));
+    eventually("the answer comes at once", || asking.is_finished());
+    assert!(matches!(asking.join().unwrap(), Err(ClientError::Stopping)));
+    cluster.host.lock().hold_position = false;
+    finished(&worker).unwrap();
+}
+
+/// Writes rows until too many of them wait for the object store.
+fn fill_the_backlog(a: &mut crate::cluster::Backend) {
+    let row = vec![7; 8 << 10];
+    let mut tid = 0;
+    eventually("writers wait", || {
+        let mut batch = Batch::new();
+        batch.put(&keys::row(1, tid), &row);
+        tid += 1;
+        let generation = a.session.generation();
+        match a.session.write(generation, &batch, &[], &mut PollWait).unwrap() {
+            Written::At(first) => {
+                a.log(&batch, first);
+                false
+            }
+            _ => a.session.status(&mut PollWait).unwrap().frozen_memtables == 0,
+        }
+    });
+    a.commit();
+}
+
+#[test]
+fn a_segment_whose_record_has_no_room_in_the_store_does_not_hold_a_stop_up() {
+    let mut cluster = Cluster::new();
+    cluster.stop();
+    (cluster.memtable_bytes, cluster.backlog_bytes) = (256 << 10, 1 << 20);
+    cluster.start();
+    let mut a = cluster.connect();
+    let index = build(&mut a, &[]);
+    for chunk in 0..11 {
+        insert(&mut a, index, chunk * 1000..(chunk + 1) * 1000);
+    }
+    a.commit();
+    // Segments get through, tables do not.
+    let objects = cluster.dir.path().join("objects/bucket/prefix");
+    eventually("there are tables", || objects.join("sst").is_dir());
+    std::fs::rename(objects.join("sst"), objects.join("away")).unwrap();
+    std::fs::write(objects.join("sst"), b"not a folder").unwrap();
+    fill_the_backlog(&mut a);
+    assert!(a.session.flush(&mut PollWait).is_err(), "but it has the segment sealed");
+    let uploaded = || std::fs::read_dir(objects.join("segments")).is_ok_and(|names| names.count() > 1);
+    eventually("the segment is uploaded", uploaded);
+    let worker = cluster.worker.take().unwrap();
+    worker.stop();
+    let ended = finished(&worker).unwrap_err().to_string();
+    assert!(ended.contains("not in the bucket yet"), "{ended}");
+    std::fs::remove_file(objects.join("sst")).unwrap();
+    std::fs::rename(objects.join("away"), objects.join("sst")).unwrap();
+    cluster.start();
+    let mut b = cluster.connect();
+    assert!(b.get_row(1, 0).is_some());
 }

@@ -9,6 +9,7 @@ use kriya_region::Region;
 use crate::codec::{Reader, u32_at};
 use crate::env::Env;
 use crate::error::Corruption;
+use crate::in_use::Held;
 use crate::key::{self, sequence_of};
 use crate::memtable::Version;
 use crate::sstable::block::{self, Block, Handle, RAW};
@@ -90,6 +91,13 @@ impl Layout {
     }
 }
 
+/// The file of a mapped table, in the store that it belongs to.
+pub(crate) struct MirrorFile {
+    pub(crate) env: Arc<dyn Env>,
+    pub(crate) path: PathBuf,
+    pub(crate) _held: Held,
+}
+
 /// A mapped table. Dropped by its last holder after it became obsolete, it removes its file.
 pub(crate) struct Table {
     pub(crate) info: TableRef,
@@ -99,7 +107,7 @@ pub(crate) struct Table {
     /// Length of its object, 0 while it has none: `info` says what was known when the table was opened.
     object_len: AtomicU64,
     obsolete: AtomicBool,
-    file: Option<(Arc<dyn Env>, PathBuf)>,
+    file: Option<MirrorFile>,
 }
 
 impl std::fmt::Debug for Table {
@@ -110,11 +118,7 @@ impl std::fmt::Debug for Table {
 
 impl Table {
     /// A table in a mapped mirror file. `file` is given by the store that owns the file.
-    pub(crate) fn open(
-        info: TableRef,
-        region: Arc<Region>,
-        file: Option<(Arc<dyn Env>, PathBuf)>,
-    ) -> Result<Table, Corruption> {
+    pub(crate) fn open(info: TableRef, region: Arc<Region>, file: Option<MirrorFile>) -> Result<Table, Corruption> {
         let name = info.mirror_name();
         let Some(bytes) = region.file_bytes() else {
             return Err(Corruption::new(name, 0, "the region of a table is not a mapped file"));
@@ -152,7 +156,7 @@ impl Table {
 
     /// Where its mirror is, for people.
     pub(crate) fn place(&self) -> String {
-        self.file.as_ref().map_or_else(|| self.name.clone(), |(_, path)| path.display().to_string())
+        self.file.as_ref().map_or_else(|| self.name.clone(), |file| file.path.display().to_string())
     }
 
     /// No view made from now on will name it.
@@ -255,10 +259,10 @@ pub(crate) fn seek_restart_number(block: &Block<'_>, key: &[u8], tag: u64) -> Op
 impl Drop for Table {
     fn drop(&mut self) {
         if self.obsolete.load(Ordering::Acquire)
-            && let Some((env, path)) = &self.file
+            && let Some(file) = &self.file
         {
             // A file that cannot be removed now is removed when the store is opened next.
-            let _ = env.remove(path);
+            let _ = file.env.remove(&file.path);
         }
     }
 }

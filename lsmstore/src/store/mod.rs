@@ -182,6 +182,12 @@ impl Store {
         self.inner.local_version.load(Ordering::Acquire) > self.inner.published_version.load(Ordering::Acquire)
     }
 
+    /// Whether a file in the folder of mirrors is being written, or belongs to a table of a view that somebody holds. One
+    /// that was there and does not is of no use any more.
+    pub fn uses_mirror(&self, file: &str) -> bool {
+        self.inner.mirror.uses(file)
+    }
+
     /// Ends the use of the store: waits for a flush or merge that is running, then refuses everything. Nothing is
     /// flushed; flush before. Other clones of the handle become unusable too.
     ///
