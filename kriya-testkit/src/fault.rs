@@ -39,6 +39,8 @@ pub enum Kind {
     Conflict,
     /// The answer's body ends in the middle.
     Cut,
+    /// The connection breaks in the middle of the request, and nothing was done.
+    Break,
     /// 403.
     Deny,
 }
@@ -138,6 +140,7 @@ impl FromStr for Fault {
             "after" => Kind::After,
             "conflict" => Kind::Conflict,
             "cut" => Kind::Cut,
+            "break" => Kind::Break,
             "deny" => Kind::Deny,
             _ => return Err(format!("{kind} is no kind of fault")),
         };

@@ -55,6 +55,10 @@ pub(crate) fn hint(error: &(dyn Error + 'static)) -> &'static str {
                 "Permit the key to put, get, list and delete objects of the bucket; SELECT * FROM lsm_s3_check() names \
                  what is missing."
             }
+            S3Problem::Certificate => {
+                "Set lsm_s3.ca_file to a file with the certificate (PEM) of the authority that signed the store's, and \
+                 reload the configuration."
+            }
             S3Problem::Settings => "Correct the settings lsm_s3.* and reload the configuration.",
             _ => AGAIN,
         };

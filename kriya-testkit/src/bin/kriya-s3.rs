@@ -27,6 +27,9 @@ struct Options {
     /// End when the PostgreSQL server ends whose `postmaster.pid` this is, once it has started
     #[arg(long, value_name = "FILE")]
     with_server: Option<PathBuf>,
+    /// Speak HTTPS, and write the certificate of the authority that is to be trusted into this file
+    #[arg(long, value_name = "FILE")]
+    authority: Option<PathBuf>,
 }
 
 /// Between two looks at the server that this one ends with.
@@ -61,6 +64,13 @@ fn main() -> ExitCode {
         control_port: Some(options.control_port),
         buckets: options.buckets,
         unconditional: false,
+        tls: options.authority.is_some(),
+    });
+    let server = server.and_then(|server| {
+        if let (Some(file), Some(authority)) = (&options.authority, server.authority()) {
+            std::fs::write(file, authority)?;
+        }
+        Ok(server)
     });
     match server {
         Ok(server) => {

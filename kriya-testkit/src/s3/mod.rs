@@ -9,6 +9,7 @@ mod faults;
 mod serve;
 mod service;
 mod shelf;
+mod tls;
 
 use std::collections::HashMap;
 use std::io;
@@ -38,6 +39,8 @@ pub struct S3Options {
     pub buckets: Vec<String>,
     /// Ignores the conditions of PUTs, as stores do that know none.
     pub unconditional: bool,
+    /// Speaks HTTPS, with a certificate of an authority of its own.
+    pub tls: bool,
 }
 
 /// A running server. It ends, connections and all, when this is dropped.
@@ -46,6 +49,8 @@ pub struct S3Server {
     shared: Arc<Shared>,
     address: SocketAddr,
     control: Option<SocketAddr>,
+    /// Certificate of the authority, if it speaks HTTPS.
+    authority: Option<String>,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
@@ -110,13 +115,26 @@ impl S3Server {
             }
             None => None,
         };
-        runtime.spawn(serve::run(Arc::clone(&shared), listener, address));
-        Ok(S3Server { shared, address, control, runtime: Some(runtime) })
+        let (acceptor, authority) = match options.tls {
+            true => {
+                let identity = tls::identity()?;
+                (Some(identity.acceptor), Some(identity.authority))
+            }
+            false => (None, None),
+        };
+        runtime.spawn(serve::run(Arc::clone(&shared), listener, address, acceptor));
+        Ok(S3Server { shared, address, control, authority, runtime: Some(runtime) })
     }
 
     /// Its address, as a client is given it.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.authority.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// The certificate (PEM) of the authority that it is to be trusted by, if it speaks HTTPS.
+    pub fn authority(&self) -> Option<&str> {
+        self.authority.as_deref()
     }
 
     /// The port it listens on.

@@ -15,7 +15,9 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use s3s::service::{S3Service, S3ServiceBuilder};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 use super::Shared;
 use super::service::{Keys, Service};
@@ -24,7 +26,12 @@ use crate::fault::{Kind, Operation};
 type Answer = Response<s3s::Body>;
 
 /// Serves until the runtime ends.
-pub(super) async fn run(shared: Arc<Shared>, listener: std::net::TcpListener, address: SocketAddr) {
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    listener: std::net::TcpListener,
+    address: SocketAddr,
+    tls: Option<TlsAcceptor>,
+) {
     let mut builder = S3ServiceBuilder::new(Service(Arc::clone(&shared)));
     builder.set_auth(Keys(Arc::clone(&shared)));
     let service = builder.build();
@@ -52,7 +59,7 @@ pub(super) async fn run(shared: Arc<Shared>, listener: std::net::TcpListener, ad
         tokio::select! {
             accepted = accepting.accept() => {
                 if let Ok((stream, _)) = accepted {
-                    tokio::spawn(connection(Arc::clone(&shared), service.clone(), stream));
+                    tokio::spawn(welcome(Arc::clone(&shared), service.clone(), stream, tls.clone()));
                 }
             }
             _ = changes.changed() => {}
@@ -60,9 +67,21 @@ pub(super) async fn run(shared: Arc<Shared>, listener: std::net::TcpListener, ad
     }
 }
 
-async fn connection(shared: Arc<Shared>, service: S3Service, stream: TcpStream) {
+async fn welcome(shared: Arc<Shared>, service: S3Service, stream: TcpStream, tls: Option<TlsAcceptor>) {
     // Without it each answer waits for a timer of the other side.
     let _ = stream.set_nodelay(true);
+    match tls {
+        None => connection(shared, service, stream).await,
+        // A client that does not trust us goes away.
+        Some(tls) => {
+            if let Ok(stream) = tls.accept(stream).await {
+                connection(shared, service, stream).await;
+            }
+        }
+    }
+}
+
+async fn connection(shared: Arc<Shared>, service: S3Service, stream: impl AsyncRead + AsyncWrite + Unpin) {
     let mut changes = shared.faults.changes();
     let for_requests = Arc::clone(&shared);
     let answers = service_fn(move |request| {
@@ -122,6 +141,11 @@ async fn answer(shared: &Shared, service: &S3Service, request: Request<Incoming>
             }
             Kind::Slow(time) => tokio::time::sleep(*time).await,
             Kind::Deny => return Ok(refusal(StatusCode::FORBIDDEN, "AccessDenied")),
+            Kind::Break => {
+                // Some of the body has come, if there is one.
+                let _ = request.into_body().frame().await;
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
             Kind::Before => return Ok(refusal(StatusCode::SERVICE_UNAVAILABLE, "SlowDown")),
             Kind::Conflict if is_conditional(&request) => {
                 return Ok(refusal(StatusCode::CONFLICT, "ConditionalRequestConflict"));

@@ -47,7 +47,7 @@ impl FaultStore {
             match kind {
                 Kind::Slow(time) => tokio::time::sleep(*time).await,
                 Kind::Silent => std::future::pending().await,
-                Kind::Down | Kind::Before => return Err(failed("nothing was done")),
+                Kind::Down | Kind::Before | Kind::Break => return Err(failed("nothing was done")),
                 Kind::Deny => {
                     let source = "not permitted".into();
                     return Err(Error::PermissionDenied { path: path.to_owned(), source });

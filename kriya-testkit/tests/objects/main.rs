@@ -2,6 +2,7 @@
 
 mod another_server;
 mod failures_are_told_apart;
+mod https;
 mod places;
 mod stores_over_http;
 mod the_server_speaks_s3;

@@ -17,6 +17,8 @@ pub enum S3Problem {
     Unreachable,
     /// The endpoint is silent.
     Silent,
+    /// The endpoint's certificate is not trusted, or the file of those to be trusted cannot be used.
+    Certificate,
     /// The bucket does not exist.
     NoSuchBucket,
     /// The store does not know the key, or the signature is wrong.
@@ -62,6 +64,19 @@ impl StdError for S3Failure {}
 
 fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| (*error).source())
+}
+
+/// What is wrong with the endpoint's certificate, if that is what is wrong.
+fn certificate(error: &(dyn StdError + 'static)) -> Option<String> {
+    if let Some(rustls::Error::InvalidCertificate(why)) = error.downcast_ref() {
+        return Some(first_line(&why.to_string()));
+    }
+    // An I/O error passes over the error within it when it is asked for its source.
+    let within = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    match within {
+        Some(within) => certificate(within),
+        None => certificate(error.source()?),
+    }
 }
 
 pub(super) fn first_line(text: &str) -> String {
@@ -121,6 +136,9 @@ fn problem(error: &Error, bucket: &str) -> S3Failure {
     }
     match chain(error).find_map(|error| error.downcast_ref::<HttpError>()).map(HttpError::kind) {
         Some(HttpErrorKind::Timeout) => S3Failure::new(S3Problem::Silent, "the store does not answer"),
+        Some(_) if let Some(why) = certificate(error) => {
+            S3Failure::new(S3Problem::Certificate, format!("the store's certificate is not trusted: {why}"))
+        }
         Some(_) => {
             // The innermost error is the system's: "Connection refused", "invalid peer certificate".
             let why = chain(error).last().map(|error| first_line(&error.to_string())).unwrap_or_default();

@@ -94,7 +94,7 @@ impl S3Config {
             .with_pool_idle_timeout(Duration::from_secs(15));
         if let Some(path) = &self.ca_file {
             let unreadable = |why: String| {
-                S3Failure::new(S3Problem::Settings, format!("the file of authorities {}: {why}", path.display()))
+                S3Failure::new(S3Problem::Certificate, format!("the file of authorities {}: {why}", path.display()))
             };
             let pem = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
             let found = Certificate::from_pem_bundle(&pem).map_err(|error| unreadable(error.to_string()))?;
