@@ -6,6 +6,7 @@
 mod a_server_is_made_stopped_killed_and_started_again;
 mod as_typed;
 mod bad_input;
+mod bad_stores;
 mod campaign;
 mod crash;
 mod histories;
@@ -14,6 +15,7 @@ mod knn;
 mod locks;
 mod ordered_scans;
 mod outages;
+mod reaching;
 mod reuse;
 mod s3;
 mod schedules;

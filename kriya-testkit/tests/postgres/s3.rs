@@ -9,14 +9,14 @@ use kriya_testkit::{Builder, Postgres, StopMode};
 
 use crate::support::{builder, eventually, failure, postgres, rows, run, started, told, value};
 
-const BUCKET: &str = "bucket";
+pub const BUCKET: &str = "bucket";
 
-fn store() -> S3Server {
+pub fn store() -> S3Server {
     S3Server::with_bucket(BUCKET).expect("an S3 server")
 }
 
 /// A server to be, whose tables are in the bucket.
-fn on(store: &S3Server) -> Builder {
+pub fn on(store: &S3Server) -> Builder {
     builder()
         .setting("lsm_s3.endpoint", &store.url())
         .setting("lsm_s3.bucket", BUCKET)
@@ -25,20 +25,20 @@ fn on(store: &S3Server) -> Builder {
         .setting("lsm_s3.secret_access_key", KEY.1)
 }
 
-fn set(client: &mut postgres::Client, name: &str, value: &str) {
+pub fn set(client: &mut postgres::Client, name: &str, value: &str) {
     run(client, &format!("ALTER SYSTEM SET {name} = '{value}'"));
     run(client, "SELECT pg_reload_conf()");
 }
 
 /// A table of 500 rows with an index, flushed.
-const ITEMS: &str = "CREATE TABLE items (id int, embedding lsmvector(3)) USING lsm_s3;
+pub const ITEMS: &str = "CREATE TABLE items (id int, embedding lsmvector(3)) USING lsm_s3;
     INSERT INTO items SELECT i, ARRAY[i, i % 7, i % 11]::real[]::lsmvector FROM generate_series(1, 500) i;
     CREATE INDEX items_embedding ON items USING lsm_hnsw (embedding);
     SELECT lsm_s3_flush();";
-const NEAREST: &str = "SET enable_seqscan = off;
+pub const NEAREST: &str = "SET enable_seqscan = off;
     SELECT id, embedding FROM items ORDER BY embedding <-> '[100, 2, 1]' LIMIT 5";
 
-fn remove_mirrors(server: &Postgres) {
+pub fn remove_mirrors(server: &Postgres) {
     for folder in ["kriya/store/mirror", "kriya/segments"] {
         std::fs::remove_dir_all(server.folder().data().join(folder)).expect("the folder of mirrors");
     }
@@ -188,76 +188,6 @@ fn a_store_without_conditional_puts_is_refused_and_the_check_says_why() {
     assert!(message.contains("conditional PUT"), "{message}");
     let wrong = rows(&mut client, "SELECT operation, detail FROM lsm_s3_check() WHERE NOT ok");
     assert!(wrong.len() == 1 && wrong[0].contains("cannot fence writers"), "{wrong:?}");
-}
-
-/// Transactions of several sessions, some rolled back, with flushes among them; what they left must be what they say.
-fn load(server: &Postgres, sessions: u32, transactions: u32) {
-    std::thread::scope(|scope| {
-        for session in 0..sessions {
-            scope.spawn(move || {
-                let mut client = server.connect().expect("a session");
-                for n in 0..transactions {
-                    let id = session * 10_000 + n;
-                    run(&mut client, &format!("INSERT INTO items VALUES ({id}, '[{n}, 1, {session}]')"));
-                    match n % 10 {
-                        3 => run(&mut client, &format!("BEGIN; DELETE FROM items WHERE id = {id}; ROLLBACK")),
-                        6 => run(&mut client, &format!("UPDATE items SET embedding = '[0, 0, 1]' WHERE id = {id}")),
-                        9 => run(&mut client, &format!("DELETE FROM items WHERE id = {id}")),
-                        _ => {}
-                    }
-                    if n % 25 == 24 {
-                        // It may fail; then it is tried again by the worker.
-                        let _ = client.batch_execute("SELECT lsm_s3_flush()");
-                    }
-                }
-            });
-        }
-    });
-}
-
-fn check_load(client: &mut postgres::Client, sessions: u32, transactions: u32) {
-    let ids = (0..sessions)
-        .flat_map(|session| (0..transactions).filter(|n| n % 10 != 9).map(move |n| u64::from(session * 10_000 + n)));
-    let (count, sum) = ids.fold((0, 0), |(count, sum), id| (count + 1, sum + id));
-    let updated = sessions * (0..transactions).filter(|n| n % 10 == 6).count() as u32;
-    assert_eq!(value(client, "SELECT count(*) || '|' || sum(id) FROM items"), format!("{count}|{sum}"));
-    assert_eq!(value(client, "SELECT count(*) FROM items WHERE embedding = '[0, 0, 1]'"), updated.to_string());
-}
-
-fn survives(faults: Vec<Fault>) {
-    let store = store();
-    let mut server = started(on(&store).setting("lsm_s3.flush_interval_ms", "50"));
-    run(
-        &mut server.connect().expect("a session"),
-        "CREATE TABLE items (id int, embedding lsmvector(3)) USING lsm_s3;
-         CREATE INDEX ON items USING lsm_hnsw (embedding);",
-    );
-    store.set_faults(faults);
-    load(&server, 3, 100);
-    assert!(store.struck() > 0, "no fault struck");
-    check_load(&mut server.connect().expect("a session"), 3, 100);
-    store.up();
-    let mut client = server.connect().expect("a session");
-    eventually("a flush succeeds", || client.batch_execute("SELECT lsm_s3_flush()").is_ok());
-    drop(client);
-    server.stop(StopMode::Fast).expect("it stops");
-    remove_mirrors(&server);
-    server.start().expect("it starts");
-    check_load(&mut server.connect().expect("a session"), 3, 100);
-}
-
-#[test]
-fn nothing_is_lost_while_requests_fail_before_and_after_they_take_effect() {
-    survives(vec![
-        Fault::always(Kind::Before).chance(0.15, 21),
-        Fault::always(Kind::After).on(&[Operation::Put]).chance(0.15, 22),
-        Fault::always(Kind::Conflict).chance(0.1, 23),
-    ]);
-}
-
-#[test]
-fn nothing_is_lost_on_a_slow_store() {
-    survives(vec![Fault::always(Kind::Slow(Duration::from_millis(150)))]);
 }
 
 #[test]
