@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use lsmstore::{Batch, FlushError, FlushOptions, Unusable, View, Write};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::RecvFlags;
 
 use crate::catalogue::floats;
@@ -400,7 +401,9 @@ impl<'a> Serving<'a> {
         };
         let published = flushed.and_then(|_| {
             let ending = FlushError::Unusable(Unusable::Closed);
-            engine.unless_ending(engine.store.publish()).unwrap_or(Err(ending))
+            // A stop waits for sessions that write, this one perhaps: it must not wait for a store on behalf of nobody.
+            let goes_on = || engine.signals.working() && is_there(self.stream);
+            engine.while_it_may(&goes_on, engine.store.publish()).unwrap_or(Err(ending))
         });
         match published {
             Ok(_) => {
@@ -418,6 +421,17 @@ impl<'a> Serving<'a> {
                 Reply::Failed { message: error.to_string(), hint: hint.to_owned() }
             }
         }
+    }
+}
+
+/// Whether the other end of a session's socket is open.
+fn is_there(stream: &UnixStream) -> bool {
+    let mut polled = [PollFd::new(stream, PollFlags::empty())];
+    let over = PollFlags::HUP | PollFlags::ERR;
+    match rustix::event::poll(&mut polled, Some(&Timespec::default())) {
+        Ok(_) => !polled[0].revents().intersects(over),
+        // An interruption says nothing.
+        Err(_) => true,
     }
 }
 

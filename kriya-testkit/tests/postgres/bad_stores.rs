@@ -185,3 +185,31 @@ fn a_stop_does_not_wait_for_an_index_that_the_store_does_not_take() {
     assert_eq!(value(&mut server.connect().expect("a session"), "SELECT count(*) FROM items"), "40000");
     assert!(store.objects(BUCKET).iter().any(|name| name.contains("/sst/")));
 }
+
+#[test]
+fn a_stop_does_not_wait_for_a_flush_that_a_session_in_a_transaction_had_asked_for() {
+    let store = store();
+    let mut server = begin(&store);
+    let mut client = server.connect().expect("a session");
+    run(&mut client, "CREATE TABLE wide (id int, filler text) USING lsm_s3; SELECT lsm_s3_flush()");
+    let before = store.requests().len();
+    store.set_faults(vec![Fault::always(Kind::Silent)]);
+    let wide = "SELECT i, (SELECT string_agg(md5(i * 1000 + n || ''), '') FROM generate_series(1, 30) n)";
+    run(&mut client, &format!("BEGIN; INSERT INTO wide {wide} FROM generate_series(1, 15000) i"));
+    std::thread::scope(|scope| {
+        let mut other = server.connect().expect("a session");
+        let asking = scope.spawn(move || client.batch_execute("SELECT lsm_s3_flush()"));
+        let active = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT lsm_s3_flush()' AND state = 'active'";
+        eventually("the flush is asked for", || value(&mut other, active) == "1");
+        let uploading = |request: &String| request.starts_with("PUT ") && request.contains("/sst/");
+        eventually("it is being uploaded", || store.requests().iter().skip(before).any(uploading));
+        let began = Instant::now();
+        server.stop(StopMode::Fast).expect("it stops");
+        // Not a timing: the store would be waited for as long as the table's size allows, which is more.
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+        assert!(asking.join().expect("a session").is_err());
+    });
+    store.up();
+    server.start().expect("it starts");
+    assert_eq!(value(&mut server.connect().expect("a session"), "SELECT count(*) FROM wide"), "0");
+}
