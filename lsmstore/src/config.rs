@@ -34,6 +34,7 @@ pub struct Config {
     pub(crate) max_pending_bytes: u64,
     pub(crate) base: Option<Uuid>,
     pub(crate) base_position: Option<u64>,
+    pub(crate) leave_behind: bool,
 }
 
 impl Config {
@@ -55,6 +56,7 @@ impl Config {
             max_pending_bytes: u64::MAX,
             base: None,
             base_position: None,
+            leave_behind: false,
         }
     }
 
@@ -122,7 +124,8 @@ impl Config {
     }
 
     /// Opens the store as the manifest with this nonce has it, which may be the local one or one that is not the newest:
-    /// what later ones hold is left behind. Default: the local one if it is ahead of the bucket, else the newest.
+    /// what later ones hold is left behind. A local one must have been found by [`candidates`](crate::candidates), which
+    /// verified it. Default: the local one if it is ahead of the bucket, else the newest.
     pub fn base(mut self, nonce: Uuid) -> Config {
         self.base = Some(nonce);
         self
@@ -131,6 +134,13 @@ impl Config {
     /// With an external log: the store goes on at this R instead of that of the manifest, because no log follows it.
     pub fn base_position(mut self, position: u64) -> Config {
         self.base_position = Some(position);
+        self
+    }
+
+    /// Opens even if the local folder belongs to another store than the bucket, or to one whose bucket is empty now: tables
+    /// of it that may be nowhere else are set aside. Default: refused as [`LeftBehind`](crate::OpenError::LeftBehind).
+    pub fn leave_behind(mut self, leave: bool) -> Config {
+        self.leave_behind = leave;
         self
     }
 

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::batch::MAX_BATCH_BYTES;
 use crate::key::{MAX_KEY_BYTES, MAX_VALUE_BYTES};
+use crate::manifest::LeftBehind;
 
 /// Bytes that are not what this crate wrote: flipped, cut, of another version, or of another store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -396,6 +397,8 @@ pub enum OpenError {
     Replay(WriteError),
     /// A flush that became necessary while opening failed.
     ReplayFlush(Box<FlushError>),
+    /// The local folder belongs to another store than the bucket, or to one whose bucket is empty now.
+    LeftBehind(LeftBehind),
     /// The local folder holds records that were acknowledged, but the bucket was taken over without them.
     OrphanedLog {
         /// The folder of the segments.
@@ -436,6 +439,7 @@ impl Display for OpenError {
             OpenError::Log(error) => write!(f, "the external log failed: {error}"),
             OpenError::Replay(error) => write!(f, "replaying the log failed: {error}"),
             OpenError::ReplayFlush(error) => write!(f, "flushing while opening failed: {error}"),
+            OpenError::LeftBehind(left) => write!(f, "the bucket does not hold the store of this folder: {left}"),
             OpenError::OrphanedLog { path, epoch } => write!(
                 f,
                 "{} holds acknowledged writes, but the bucket was taken over without them (epoch {epoch}); keep a copy of \

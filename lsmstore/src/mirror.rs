@@ -146,6 +146,26 @@ impl Mirror {
         .await?
     }
 
+    /// Where tables go that are in nobody's use and nowhere else: a folder beside that of the mirrors.
+    pub(crate) fn aside(&self) -> PathBuf {
+        self.dir.with_file_name("left-behind")
+    }
+
+    /// Moves the mirror of a table, if it is there, into a folder.
+    pub(crate) fn move_to(&self, info: &TableRef, folder: &Path) -> Result<(), StorageError> {
+        let path = self.path(info.id);
+        match self.env.rename(&path, &folder.join(info.mirror_name())) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StorageError::local(path)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the mirror of a table is there in its full length.
+    pub(crate) fn has(&self, info: &TableRef) -> bool {
+        let length = self.env.open(&self.path(info.id)).and_then(|file| file.metadata()).map(|metadata| metadata.len());
+        length.is_ok_and(|length| length == info.mirror_len)
+    }
+
     /// Removes everything that is not the mirror of a table in `keep`.
     pub(crate) fn clean(&self, keep: &[TableRef]) -> Result<(), StorageError> {
         let keep: std::collections::HashSet<String> = keep.iter().map(TableRef::mirror_name).collect();

@@ -116,3 +116,12 @@ pub(crate) async fn get(objects: &dyn ObjectStore, path: &Path) -> Result<Option
         Err(error) => Err(StorageError::object(format!("reading {path}"))(error)),
     }
 }
+
+/// Whether an object is there.
+pub(crate) async fn exists(objects: &dyn ObjectStore, path: &Path) -> Result<bool, StorageError> {
+    match objects.head(path).await {
+        Ok(_) => Ok(true),
+        Err(object_store::Error::NotFound { .. }) => Ok(false),
+        Err(error) => Err(StorageError::object(format!("looking for {path}"))(error)),
+    }
+}

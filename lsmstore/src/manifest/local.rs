@@ -3,15 +3,21 @@
 //!
 //! It counts only beside the bucket it was written for: of the same store and the same epoch as the bucket's newest
 //! manifest (whoever took the bucket over afterwards did so with another epoch), with a newer R or S, and with a whole
-//! mirror of each table that has no object.
+//! mirror of each table that has no object. There is one from the first opening of a folder on, so it also tells whose
+//! tables are there. One that names tables which nobody else has is never thrown away: it is used, or set aside.
 
-use std::path::Path;
+use std::collections::HashSet;
+use std::fmt::{self, Display, Formatter};
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
 
 use crate::env::{Env, write_whole};
 use crate::error::StorageError;
 use crate::fail;
 use crate::manifest::Manifest;
 use crate::mirror::Mirror;
+use crate::sstable::{TableId, TableRef};
 
 const NAME: &str = "MANIFEST";
 
@@ -23,13 +29,37 @@ pub(crate) fn write(env: &dyn Env, dir: &Path, bytes: &[u8]) -> Result<(), Stora
     Ok(())
 }
 
-/// Removes it: the bucket holds everything.
-pub(crate) fn remove(env: &dyn Env, dir: &Path) {
-    // One that stays is of an older epoch than the bucket's newest manifest, and says nothing.
-    let _ = env.remove(&dir.join(NAME));
+/// Removes it: nothing that it names would be missed.
+pub(crate) fn remove(env: &dyn Env, dir: &Path) -> Result<(), StorageError> {
+    let path = dir.join(NAME);
+    match env.remove(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StorageError::local(path)(error)),
+        _ => env.sync_dir(dir).map_err(StorageError::local(dir)),
+    }
 }
 
-/// The local manifest and its number, if it is newer than `newest` of the bucket.
+/// The local manifest and the number that it was born with; none if there is none.
+///
+/// # Errors
+/// That it cannot be read or is damaged.
+pub(crate) fn read(env: &dyn Env, dir: &Path) -> Result<Option<(u64, Manifest)>, StorageError> {
+    let path = dir.join(NAME);
+    let bytes = match env.read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StorageError::local(path)(error)),
+    };
+    Manifest::decode_any(&path.display().to_string(), &bytes).map(Some).map_err(StorageError::Corrupt)
+}
+
+/// Whether a local manifest is ahead of `newest` of the bucket.
+pub(crate) fn is_ahead(local: &Manifest, newest: &Manifest) -> bool {
+    (local.store_id, local.epoch) == (newest.store_id, newest.epoch)
+        && (local.last_sequence, local.position) > (newest.last_sequence, newest.position)
+}
+
+/// The local manifest and its number, if it is newer than `newest` of the bucket. Every checksum of what it alone has
+/// was verified.
 ///
 /// # Errors
 /// Why it cannot be used although it is newer, or that it cannot be read.
@@ -39,20 +69,88 @@ pub(crate) fn newer(
     mirror: &Mirror,
     newest: &Manifest,
 ) -> Result<Option<(u64, Manifest)>, StorageError> {
-    let path = dir.join(NAME);
-    let bytes = match env.read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(StorageError::local(path)(error)),
-    };
-    let name = path.display().to_string();
-    let (number, manifest) = Manifest::decode_any(&name, &bytes).map_err(StorageError::Corrupt)?;
-    let (held, found) = ((newest.last_sequence, newest.position), (manifest.last_sequence, manifest.position));
-    if (manifest.store_id, manifest.epoch) != (newest.store_id, newest.epoch) || found <= held {
+    let Some((number, manifest)) = read(env, dir)?.filter(|(_, local)| is_ahead(local, newest)) else {
         return Ok(None);
-    }
-    for table in manifest.levels.iter().flatten().filter(|table| table.object_len == 0) {
+    };
+    for table in pending(&manifest) {
         mirror.open(table, true)?;
     }
     Ok(Some((number, manifest)))
+}
+
+/// The tables that may have no object.
+fn pending(manifest: &Manifest) -> impl Iterator<Item = &TableRef> {
+    manifest.levels.iter().flatten().filter(|table| table.object_len == 0)
+}
+
+/// What the local disk holds of another store than the one in the bucket, or of one whose bucket is empty now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LeftBehind {
+    /// That store.
+    pub store_id: Uuid,
+    /// The folder that holds it.
+    pub local_dir: PathBuf,
+    /// Tables that its local manifest names.
+    pub tables: usize,
+    /// Those of them that may be nowhere else.
+    pub pending: usize,
+}
+
+impl Display for LeftBehind {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let LeftBehind { store_id, local_dir, tables, pending } = self;
+        let dir = local_dir.display();
+        write!(f, "{dir} belongs to store {store_id} with {tables} tables, {pending} of which may be nowhere else")
+    }
+}
+
+/// What would be lost to a folder that went on with `newest` of a bucket, or with an empty one, although it belongs to
+/// another store.
+pub(crate) fn left_behind(dir: &Path, local: &Manifest, newest: Option<&Manifest>) -> Option<LeftBehind> {
+    let (tables, pending) = (local.levels.iter().flatten().count(), pending(local).count());
+    let missed = match newest {
+        None => tables,
+        Some(newest) if newest.store_id != local.store_id => pending,
+        Some(_) => 0,
+    };
+    let found = LeftBehind { store_id: local.store_id, local_dir: dir.to_owned(), tables, pending };
+    (missed > 0).then_some(found)
+}
+
+/// The tables that nobody else has, once the store goes on as `next`, when the bucket's newest manifest was `newest`.
+pub(crate) fn missed<'a>(local: &'a Manifest, newest: Option<&Manifest>, next: &Manifest) -> Vec<&'a TableRef> {
+    if newest.is_some_and(|newest| {
+        (newest.store_id, newest.epoch) == (local.store_id, local.epoch) && !is_ahead(local, newest)
+    }) {
+        // All writes of it are in the bucket, if in other tables.
+        return Vec::new();
+    }
+    let kept: HashSet<TableId> = match local.store_id == next.store_id {
+        true => {
+            newest.into_iter().chain([next]).flat_map(|known| known.levels.iter().flatten()).map(|t| t.id).collect()
+        }
+        false => HashSet::new(),
+    };
+    pending(local).filter(|table| !kept.contains(&table.id)).collect()
+}
+
+/// Moves the mirrors of `tables` and a copy of the manifest that names them to a folder of their own, which is returned.
+pub(crate) fn set_aside(
+    env: &dyn Env,
+    mirror: &Mirror,
+    number: u64,
+    manifest: &Manifest,
+    tables: &[&TableRef],
+) -> Result<PathBuf, StorageError> {
+    let folder = mirror.aside().join(manifest.nonce.to_string());
+    env.create_dir(&folder).map_err(StorageError::local(&folder))?;
+    let bytes = manifest.encode(number, 1).map_err(StorageError::local(&folder))?;
+    write_whole(env, &folder, NAME, &bytes)?;
+    for table in tables {
+        mirror.move_to(table, &folder)?;
+    }
+    env.sync_dir(&folder).map_err(StorageError::local(&folder))?;
+    env.sync_dir(&mirror.aside()).map_err(StorageError::local(mirror.aside()))?;
+    Ok(folder)
 }

@@ -10,6 +10,7 @@ pub(crate) mod publish;
 
 use std::sync::Arc;
 
+use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use uuid::Uuid;
 
@@ -20,6 +21,7 @@ use crate::mirror::Mirror;
 use crate::sstable::TableRef;
 
 pub(crate) use format::{LogKind, Manifest};
+pub use local::LeftBehind;
 
 /// What a manifest says, without its tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,16 +77,19 @@ impl ManifestInfo {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Candidates {
-    /// The newest manifest in the bucket.
-    pub newest: ManifestInfo,
-    /// The manifest on the local disk, if it is ahead of it and everything it names is there.
+    /// The newest manifest in the bucket; none if the bucket is empty.
+    pub newest: Option<ManifestInfo>,
+    /// The manifest on the local disk, if it is ahead of it and everything it alone has is there and was verified.
     pub local: Option<ManifestInfo>,
     /// Why there is none although one may be ahead.
     pub local_error: Option<StorageError>,
+    /// What the local folder holds of another store; opened all the same, that is set aside only if
+    /// [`Config::leave_behind`] says so.
+    pub left_behind: Option<LeftBehind>,
 }
 
-/// Looks at the bucket and the local folder without opening the store; none if the bucket is empty. Nothing is written.
-/// [`Config::base`] makes one of them the one that the store goes on with.
+/// Looks at the bucket and the local folder without opening the store. Nothing is written. [`Config::base`] makes one of
+/// them the one that the store goes on with.
 ///
 /// # Errors
 /// [`StorageError`] if the object store fails or its newest manifest is damaged.
@@ -92,21 +97,64 @@ pub async fn candidates(
     config: &Config,
     objects: &Arc<dyn ObjectStore>,
     env: &Arc<dyn Env>,
-) -> Result<Option<Candidates>, StorageError> {
+) -> Result<Candidates, StorageError> {
     let names = crate::object::Names::new(&config.prefix);
-    let Some((number, newest)) = publish::latest(&**objects, &names).await? else { return Ok(None) };
-    let info = ManifestInfo::of(number, &newest);
+    let latest = publish::latest(&**objects, &names).await?;
     let (env, config) = (Arc::clone(env), config.clone());
     let seam = Arc::clone(&env);
     let look = move || {
         let mirror = Mirror::new(Arc::clone(&seam), config.mirror_dir(), config.block_bytes);
-        local::newer(&*seam, &config.local_dir, &mirror, &newest)
+        let mut found = Candidates { newest: None, local: None, local_error: None, left_behind: None };
+        let here = local::read(&*seam, &config.local_dir);
+        let newest = latest.as_ref().map(|(_, newest)| newest);
+        if let Ok(Some((_, here))) = &here {
+            found.left_behind = local::left_behind(&config.local_dir, here, newest);
+        }
+        let ahead = match (&latest, here) {
+            (_, Err(error)) => Err(error),
+            (Some((_, newest)), Ok(Some(_))) => local::newer(&*seam, &config.local_dir, &mirror, newest),
+            _ => Ok(None),
+        };
+        match ahead {
+            Ok(ahead) => found.local = ahead.map(|(number, manifest)| ManifestInfo::of(number, &manifest)),
+            Err(error) => found.local_error = Some(error),
+        }
+        found.newest = latest.map(|(number, newest)| ManifestInfo::of(number, &newest));
+        found
     };
-    let (local, local_error) = match crate::env::blocking(&*env, look).await? {
-        Ok(found) => (found.map(|(number, manifest)| ManifestInfo::of(number, &manifest)), None),
-        Err(error) => (None, Some(error)),
-    };
-    Ok(Some(Candidates { newest: info, local, local_error }))
+    crate::env::blocking(&*env, look).await.map_err(StorageError::from)
+}
+
+/// Objects that are asked for at a time.
+const PARALLEL: usize = 16;
+
+/// A table of manifest `number` of the bucket that is neither there nor on the local disk: whoever has such a manifest has
+/// an incomplete copy of a bucket. None if all are there, or if there is no such manifest.
+///
+/// # Errors
+/// [`StorageError`] if the object store fails or the manifest is damaged.
+pub async fn missing_table(
+    config: &Config,
+    objects: &Arc<dyn ObjectStore>,
+    env: &Arc<dyn Env>,
+    number: u64,
+) -> Result<Option<String>, StorageError> {
+    let names = crate::object::Names::new(&config.prefix);
+    let path = names.manifest(number);
+    let Some(bytes) = crate::object::get(&**objects, &path).await? else { return Ok(None) };
+    let manifest = Manifest::decode(path.as_ref(), number, &bytes)?;
+    let mirror = Mirror::new(Arc::clone(env), config.mirror_dir(), config.block_bytes);
+    let elsewhere =
+        manifest.levels.iter().flatten().filter(|table| !mirror.has(table)).map(|table| names.table(table.id));
+    let missing = futures::stream::iter(elsewhere)
+        .map(|object| async move {
+            let there = crate::object::exists(&**objects, &object).await?;
+            Ok::<_, StorageError>((!there).then(|| object.to_string()))
+        })
+        .buffer_unordered(PARALLEL)
+        .try_filter_map(|missing| async move { Ok(missing) });
+    let mut missing = std::pin::pin!(missing);
+    missing.try_next().await
 }
 
 /// Manifest `number` of the bucket, none if there is none of that number.

@@ -18,6 +18,7 @@ mod publish;
 mod stats;
 mod write;
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
@@ -35,7 +36,7 @@ use crate::config::{Config, RegionKind};
 use crate::env::{Env, blocking};
 use crate::error::{StorageError, Unusable, WriteError};
 use crate::log::LogChoice;
-use crate::manifest::ManifestInfo;
+use crate::manifest::{ManifestInfo, local};
 use crate::memtable::Memtable;
 use crate::memtable::insert::{Heights, Inserter, capacity_for};
 use crate::mirror::Mirror;
@@ -94,6 +95,7 @@ struct Inner {
     tables: AtomicU64,
     counters: Counters,
     folder: Mutex<Option<Box<dyn Send + Sync>>>,
+    left_behind: Option<PathBuf>,
     /// The store's own log, if it keeps one.
     group: Option<Group>,
 }
@@ -177,6 +179,12 @@ impl Store {
         ManifestInfo::of(local.number, &local.manifest)
     }
 
+    /// The folder to which tables were moved when the store was opened, because it goes on without them and they may be
+    /// nowhere else.
+    pub fn left_behind(&self) -> Option<&Path> {
+        self.inner.left_behind.as_deref()
+    }
+
     /// Whether the object store lacks something that the local manifest has.
     pub fn wants_publish(&self) -> bool {
         self.inner.local_version.load(Ordering::Acquire) > self.inner.published_version.load(Ordering::Acquire)
@@ -194,15 +202,33 @@ impl Store {
     /// # Errors
     /// [`StorageError`] if the mark of an orderly stop cannot be written; the next start then verifies all mirrors.
     pub async fn close(self) -> Result<(), StorageError> {
+        self.close_and(false).await
+    }
+
+    /// As [`Store::close`], for a store that holds nothing which anybody would miss: if all of it is published, the folder
+    /// is free for another one.
+    ///
+    /// # Errors
+    /// As [`Store::close`].
+    pub async fn close_empty(self) -> Result<(), StorageError> {
+        self.close_and(true).await
+    }
+
+    async fn close_and(self, forget: bool) -> Result<(), StorageError> {
         let inner = &self.inner;
         let _merging = inner.merging.lock().await;
         let uploader = inner.uploader.lock().await;
-        let local = inner.local.lock().await;
+        let newest = inner.local.lock().await;
         let ended = inner.unusable.set(Unusable::Closed).is_ok();
         // Mirrors of a local manifest that was not published are verified at the next start.
-        let ended = ended && local.version == uploader.version;
+        let ended = ended && newest.version == uploader.version;
         let number = uploader.number;
-        drop((local, uploader));
+        let written = match (ended, forget) {
+            (false, _) => Ok(()),
+            (true, true) => local::remove(&*inner.env, &inner.config.local_dir),
+            (true, false) => inner.write_local(&uploader).await,
+        };
+        drop((newest, uploader));
         if inner.group.is_some() {
             let log = Arc::clone(inner);
             // A group that is being written is finished before the folder is given up.
@@ -213,7 +239,7 @@ impl Store {
             };
             blocking(&*inner.env, finish).await?;
         }
-        let result = if ended { inner.mark_orderly(number) } else { Ok(()) };
+        let result = if ended { written.and_then(|()| inner.mark_orderly(number)) } else { Ok(()) };
         lock(&inner.folder).take();
         result
     }

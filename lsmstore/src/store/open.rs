@@ -1,6 +1,7 @@
 //! Opening a store: finding the newest manifest, completing the mirror, taking over with the next epoch.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
@@ -10,15 +11,15 @@ use object_store::ObjectStore;
 use uuid::Uuid;
 
 use crate::config::Config;
-use crate::env::{Env, nonce, write_whole};
+use crate::env::{Env, blocking, nonce, write_whole};
 use crate::error::{Corruption, OpenError, StorageError, WriteError};
 use crate::log::LogChoice;
 use crate::manifest::{LogKind, Manifest, ManifestInfo, local, publish};
 use crate::memtable::insert::{Heights, Inserter};
 use crate::mirror::Mirror;
 use crate::object::{self, Created, Names};
-use crate::sstable::TableId;
 use crate::sstable::read::Table;
+use crate::sstable::{TableId, TableRef};
 use crate::store::flush::{Local, birth_of, tables_of};
 use crate::store::group::Group;
 use crate::store::publish::{Uploader, upload};
@@ -78,8 +79,8 @@ impl Store {
                 Err(crate::error::FlushError::NotAnnounced(error)) => return Err(OpenError::Log(error)),
                 Err(error) => return Err(OpenError::ReplayFlush(Box::new(error))),
             }
+            store.inner.write_local(&uploader).await?;
             drop(uploader);
-            local::remove(&*store.inner.env, &store.inner.config.local_dir);
             store.replay(logged).await?;
             return Ok(store);
         }
@@ -105,6 +106,8 @@ struct Opened {
     /// The own log of this epoch, and what earlier ones left to be replayed.
     own: Option<OwnLog>,
     logged: Vec<Logged>,
+    /// Where tables were set aside that the store goes on without.
+    left_behind: Option<PathBuf>,
 }
 
 impl Opening<'_> {
@@ -112,15 +115,27 @@ impl Opening<'_> {
     async fn attempt(&self, orderly: Option<(Uuid, u64)>) -> Result<Option<Opened>, OpenError> {
         let random = StorageError::local("random bytes");
         let latest = publish::latest(&**self.objects, self.names).await?;
-        let (number, epoch, mut next) = match latest {
+        let (number, epoch, newest, mut next) = match latest {
             Some((number, newest)) => {
-                let epoch = newest.epoch;
-                let base = self.base(number, newest).await?;
+                self.refuse_another(Some(&newest))?;
+                let base = self.base(number, &newest).await?;
                 self.check_log(&base)?;
-                (number, epoch, base)
+                (number, newest.epoch, Some(newest), base)
             }
-            None => (0, 0, self.first_manifest().await?),
+            None => {
+                self.refuse_another(None)?;
+                (0, 0, None, self.first_manifest().await?)
+            }
         };
+        // What cannot be read names no tables that could be saved.
+        let local = local::read(&**self.env, &self.config.local_dir).ok().flatten();
+        let missed = match &local {
+            Some((_, local)) => local::missed(local, newest.as_ref(), &next),
+            None => Vec::new(),
+        };
+        if missed.is_empty() {
+            self.mirror.clean(&tables_named(&next))?;
+        }
         let trusted = number > 0 && orderly == Some((next.store_id, number));
         let tables = self.complete(&mut next, !trusted).await?;
         let own = self.own_log(&mut next, number > 0)?;
@@ -154,6 +169,11 @@ impl Opening<'_> {
             // A number before the newest was free: the list we began with was stale, and so are we.
             return Ok(None);
         }
+        let mut left_behind = None;
+        if let (Some((number, local)), false) = (&local, missed.is_empty()) {
+            left_behind = Some(local::set_aside(&**self.env, self.mirror, *number, local, &missed)?);
+            self.mirror.clean(&tables_named(&next))?;
+        }
         let mut seed = [0; 8];
         self.env.random(&mut seed).map_err(StorageError::local("random bytes"))?;
         let own = match own {
@@ -164,7 +184,7 @@ impl Opening<'_> {
             }
             None => None,
         };
-        Ok(Some(Opened { number, manifest: next, tables, seed, own, logged }))
+        Ok(Some(Opened { number, manifest: next, tables, seed, own, logged, left_behind }))
     }
 
     fn check_log(&self, manifest: &Manifest) -> Result<(), OpenError> {
@@ -226,39 +246,63 @@ impl Opening<'_> {
 
     /// The manifest whose content the store goes on with: the one that the owner chose, else the local one if it is
     /// newer than the bucket's newest, else that one.
-    async fn base(&self, number: u64, newest: Manifest) -> Result<Manifest, OpenError> {
-        let env = &**self.env;
-        let local = local::newer(env, &self.config.local_dir, self.mirror, &newest);
+    async fn base(&self, number: u64, newest: &Manifest) -> Result<Manifest, OpenError> {
+        let (env, dir) = (&**self.env, &*self.config.local_dir);
         let Some(nonce) = self.config.base else {
-            // One that is newer but cannot be used is the log's matter: its records are still needed.
-            return Ok(local.ok().flatten().map_or(newest, |(_, local)| local));
+            return match local::newer(env, dir, self.mirror, newest) {
+                Ok(Some((_, local))) => Ok(local),
+                // Without a log nothing else has what it holds.
+                Err(error) if matches!(self.log, LogChoice::Nobody) => Err(error.into()),
+                // One that is newer but cannot be used is the log's matter: its records are still needed.
+                _ => Ok(newest.clone()),
+            };
         };
         if newest.nonce == nonce {
-            return Ok(newest);
+            return Ok(newest.clone());
         }
-        if let Some((_, local)) = local?.filter(|(_, local)| local.nonce == nonce) {
+        // One that cannot be read is not the one that the owner chose.
+        let local = local::read(env, dir).ok().flatten();
+        if let Some((_, local)) = local.filter(|(_, local)| local.nonce == nonce) {
             return Ok(local);
         }
         for number in (1..number).rev() {
             let path = self.names.manifest(number);
-            let Some(bytes) = object::get(&**self.objects, &path).await? else { break };
-            let manifest = Manifest::decode(path.as_ref(), number, &bytes).map_err(StorageError::Corrupt)?;
-            if manifest.nonce == nonce {
-                return Ok(manifest);
+            let Some(bytes) = object::get(&**self.objects, &path).await? else { continue };
+            match Manifest::decode(path.as_ref(), number, &bytes) {
+                Ok(manifest) if manifest.nonce == nonce => return Ok(manifest),
+                _ => {}
             }
         }
         Err(StorageError::Missing { object: format!("manifest with nonce {nonce}") }.into())
     }
 
-    /// Maps the mirror of every table, fetching what is missing or wrong, and uploads what has no object yet.
+    /// A folder whose store is not the bucket's is not made that of another one.
+    fn refuse_another(&self, newest: Option<&Manifest>) -> Result<(), OpenError> {
+        if self.config.leave_behind {
+            return Ok(());
+        }
+        let dir = &self.config.local_dir;
+        let left = match local::read(&**self.env, dir) {
+            Ok(local) => local.and_then(|(_, local)| local::left_behind(dir, &local, newest)),
+            // Nobody knows what an empty bucket should have held.
+            Err(error) if newest.is_none() => return Err(error.into()),
+            Err(_) => None,
+        };
+        left.map_or(Ok(()), |left| Err(OpenError::LeftBehind(left)))
+    }
+
+    /// Maps the mirror of every table, fetching what is missing or wrong, and uploads what has no object (any more). With
+    /// `check` all are verified but those without an object, which were when the local manifest was found.
     async fn complete(&self, manifest: &mut Manifest, check: bool) -> Result<HashMap<TableId, Arc<Table>>, OpenError> {
-        let wanted: Vec<_> = manifest.levels.iter().flatten().cloned().collect();
-        self.mirror.clean(&wanted)?;
         let level = self.config.zstd_level;
-        let tables = futures::stream::iter(wanted)
+        let tables = futures::stream::iter(tables_named(manifest))
             .map(|info| async move {
-                let table = self.mirror.complete(&**self.objects, self.names, &info, check).await?;
-                if table.object_len() == 0 {
+                let uploaded = info.object_len > 0;
+                // A fetched one has its object.
+                let looked = check && uploaded && self.mirror.has(&info);
+                let table = self.mirror.complete(&**self.objects, self.names, &info, check && uploaded).await?;
+                let gone = looked && !object::exists(&**self.objects, &self.names.table(info.id)).await?;
+                if !uploaded || gone {
                     upload(self.objects, self.names, &**self.env, level, Arc::clone(&table)).await?;
                 }
                 Ok::<_, StorageError>((table.info.id, table))
@@ -270,6 +314,10 @@ impl Opening<'_> {
         }
         Ok(tables)
     }
+}
+
+fn tables_named(manifest: &Manifest) -> Vec<TableRef> {
+    manifest.levels.iter().flatten().cloned().collect()
 }
 
 fn kind(log: &LogChoice) -> LogKind {
@@ -338,6 +386,7 @@ impl Opened {
             tables: AtomicU64::new(1),
             counters: Counters::default(),
             folder: Mutex::new(Some(folder)),
+            left_behind: self.left_behind,
             group: self.own.map(Group::new),
             config,
             objects,
@@ -408,6 +457,16 @@ fn take_mark(env: &dyn Env, config: &Config) -> Result<Option<(Uuid, u64)>, Stor
 }
 
 impl Inner {
+    /// Makes the published manifest the local one, so that the folder tells whose tables it holds, and which of them have
+    /// their objects.
+    pub(super) async fn write_local(&self, uploader: &Uploader) -> Result<(), StorageError> {
+        let dir = self.config.local_dir.clone();
+        let bytes = uploader.manifest.encode(uploader.number, self.config.zstd_level);
+        let bytes = bytes.map_err(StorageError::local(&dir))?;
+        let env = Arc::clone(&self.env);
+        blocking(&*self.env, move || local::write(&*env, &dir, &bytes)).await?
+    }
+
     /// Leaves the mark of an orderly stop: the mirrors that manifest `number` names are complete and synced.
     pub(super) fn mark_orderly(&self, number: u64) -> Result<(), StorageError> {
         write_whole(&*self.env, &self.config.local_dir, MARK, format!("{} {number}\n", self.store_id).as_bytes())

@@ -108,7 +108,7 @@ async fn a_local_table_that_is_damaged_leaves_it_to_the_log() {
     std::fs::write(&mirror, bytes).unwrap();
     let env: Arc<dyn Env> = Arc::new(SystemEnv::new());
     let objects = Arc::clone(&fixture.objects) as _;
-    let found = candidates(&fixture.config(), &objects, &env).await.unwrap().unwrap();
+    let found = candidates(&fixture.config(), &objects, &env).await.unwrap();
     assert!(found.local.is_none() && found.local_error.is_some(), "{found:?}");
     let store = open(&fixture, &log).await;
     assert_eq!((get(&store, "a"), store.manifest().position), (None, 0));

@@ -1,6 +1,7 @@
 //! What a store does, seen from outside: one module per subject, test names are the specification.
 #![allow(clippy::unwrap_used)]
 
+mod a_folder_whose_bucket_is_gone;
 mod an_object_store_that_is_down;
 mod damage;
 mod elsewhere;
