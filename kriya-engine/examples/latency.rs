@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use kriya_engine::catalogue::IndexDescription;
 use kriya_engine::worker::{
-    Endpoint, Facts, Host, HostError, Level, LogChunk, LogRange, WorkerConfig, XidState, start,
+    Endpoint, Facts, Host, HostError, KeptLog, Level, LogChunk, LogRange, WorkerConfig, XidState, start,
 };
 use kriya_engine::{Check, IndexCursor, IndexDefinition, NewEntry, PollWait, Session, VectorRef, Written, keys};
 use lsmstore::Batch;
@@ -38,6 +38,10 @@ impl Host for Quiet {
     fn advance_slot(&self, _: u64) -> Result<(), HostError> {
         Ok(())
     }
+    fn kept(&self) -> Result<KeptLog, HostError> {
+        Ok(KeptLog::default())
+    }
+
     fn resolve(&self, xids: &[u64]) -> Result<Vec<XidState>, HostError> {
         Ok(vec![XidState::Committed; xids.len()])
     }

@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use lsmstore::{Batch, View};
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::SendFlags;
 
 use crate::answers::{Built, IndexDefinition, IndexDeleted, IndexWritten, Progress, Written};
@@ -162,12 +161,8 @@ impl Session {
         if self.broken || self.control.generation() != self.generation {
             return false;
         }
-        let mut fds = [PollFd::new(&self.socket, PollFlags::IN | PollFlags::RDHUP)];
-        match rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
-            // Between requests the worker says nothing: whatever is there is the end.
-            Ok(ready) => ready == 0,
-            Err(error) => error == rustix::io::Errno::INTR,
-        }
+        // Between requests the worker says nothing: whatever is there is the end.
+        !socket::hung_up(self.socket.as_fd())
     }
 
     /// Whether the worker takes new writing transactions; while it stops, those that run may finish.

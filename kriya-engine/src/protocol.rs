@@ -321,6 +321,8 @@ pub struct Status {
     pub place: String,
     /// Settings that were asked for and wait for a restart.
     pub pending_change: Option<String>,
+    /// How much of the log is kept for the store, or that it was lost.
+    pub kept_log: String,
     /// Bytes that mirrors of tables and index segments take on the local disk.
     pub cache_bytes: u64,
     /// Bytes that they should not exceed.

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags,
@@ -25,6 +26,15 @@ const HEADER: usize = 5;
 const FIRST_BUFFER: usize = 64 << 10;
 /// A buffer that grew beyond this is given back after its frame.
 const KEEP_BUFFER: usize = 4 << 20;
+
+/// Whether the other side has gone away, or says something although it should only listen.
+pub(crate) fn hung_up(socket: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(&socket, PollFlags::IN | PollFlags::RDHUP)];
+    match rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
+        Ok(ready) => ready > 0,
+        Err(error) => error != rustix::io::Errno::INTR,
+    }
+}
 
 /// The header of a frame whose body has `body` bytes.
 pub(crate) fn header(kind: u8, body: usize) -> io::Result<[u8; HEADER]> {

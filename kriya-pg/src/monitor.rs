@@ -30,6 +30,7 @@ fn describe(status: &Status) -> String {
     line("memtable bytes", &status.memtable_bytes);
     line("memtables to flush", &status.frozen_memtables);
     line("bytes to upload", &status.pending_bytes);
+    line("log", &status.kept_log);
     for (number, level) in status.levels.iter().enumerate().filter(|(_, level)| level.tables > 0) {
         line(&format!("level {number}"), &format!("{} tables, {} bytes", level.tables, level.bytes));
     }

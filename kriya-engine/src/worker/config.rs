@@ -1,5 +1,7 @@
 //! How a worker is set up: where objects are kept, where local files are, how much and how often.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -94,12 +96,26 @@ impl WorkerConfig {
         dir.join("worker.sock")
     }
 
+    /// Objects in memory have folders of their own, so that they touch nothing of what was kept elsewhere before.
     pub(crate) fn store_dir(&self) -> PathBuf {
-        self.dir.join("store")
+        self.dir.join(if self.endpoint == Endpoint::Memory { "memory" } else { "store" })
     }
 
     pub(crate) fn mirror_dir(&self) -> PathBuf {
-        self.cache_dir.clone().unwrap_or_else(|| self.store_dir()).join("mirror")
+        match (&self.cache_dir, &self.endpoint) {
+            (None, _) => self.store_dir().join("mirror"),
+            (Some(dir), Endpoint::Memory) => dir.join("memory/mirror"),
+            (Some(dir), _) => dir.join("mirror"),
+        }
+    }
+
+    /// Empties the folder of objects in memory: what an earlier worker kept there is gone.
+    pub(crate) fn forget_memory(&self) -> std::io::Result<()> {
+        let dir = self.dir.join("memory");
+        match std::fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => DirBuilder::new().recursive(true).mode(0o700).create(&dir),
+        }
     }
 
     pub(crate) fn segments_dir(&self) -> PathBuf {

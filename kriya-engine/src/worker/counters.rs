@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
-use lsmstore::{Batch, Store, WriteError};
+use lsmstore::{Batch, Store, View, WriteError};
 
 use crate::codec;
 use crate::keys::{self, Counter, MAX_TID};
@@ -20,6 +20,9 @@ use crate::worker::owner::LogKeeper;
 pub(crate) const SEQUENCE_STEP: u64 = 1 << 28;
 /// Writes that one batch may hold, so that the above is true.
 pub(crate) const MAX_WRITES: usize = 1 << 16;
+
+/// How far numbers jump after a loss: more than anybody can have given out behind the newest manifest.
+const JUMP: u64 = 1 << 32;
 
 fn step(counter: Counter) -> u64 {
     match counter {
@@ -53,13 +56,15 @@ struct Numbers {
     ceiling: u64,
 }
 
+const FIRST: Numbers = Numbers { next: 1, ceiling: 1 };
+
 pub(crate) struct Counters {
     numbers: Mutex<HashMap<(Counter, u64), Numbers>>,
 }
 
 impl Counters {
     /// From the ceilings in the store. One that cannot be read is an error: numbers would start again.
-    pub(crate) fn load(store: &lsmstore::View) -> Result<Counters, String> {
+    pub(crate) fn load(store: &View) -> Result<Counters, String> {
         let mut numbers = HashMap::new();
         let text = |error: &dyn fmt::Display| error.to_string();
         let scan = store.scan_prefix(&[keys::CEILING], store.read_sequence());
@@ -75,6 +80,32 @@ impl Counters {
         Ok(Counters { numbers: Mutex::new(numbers) })
     }
 
+    /// Lets all numbers go on far above those that are known to have been given out. The caller puts the ceilings into
+    /// the store; if that does not become durable, he comes to this again.
+    pub(crate) fn far_above(&self, store: &View) -> Result<Vec<Batch>, String> {
+        let text = |error: &dyn fmt::Display| error.to_string();
+        let mut all = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those of which nothing is known yet may have begun as well.
+        all.entry((Counter::Objects, 0)).or_insert(FIRST);
+        let mut scan = store.scan_prefix(&[keys::CATALOGUE], store.read_sequence()).map_err(|error| text(&error))?;
+        while let Some((key, _)) = scan.next().map_err(|error| text(&error))? {
+            let id = keys::parse_pair(keys::CATALOGUE, key).map_err(|error| text(&error))?;
+            all.entry((Counter::Tids, id)).or_insert(FIRST);
+        }
+        let mut batches = vec![Batch::new()];
+        for (n, ((counter, id), numbers)) in all.iter_mut().enumerate() {
+            let next = numbers.ceiling.saturating_add(JUMP);
+            *numbers = Numbers { next, ceiling: next };
+            if n % 256 == 255 {
+                batches.push(Batch::new());
+            }
+            if let Some(batch) = batches.last_mut() {
+                batch.put(&keys::ceiling(*counter, *id), &next.to_le_bytes());
+            }
+        }
+        Ok(batches)
+    }
+
     /// The first of `count` numbers in a row.
     pub(crate) fn take(
         &self,
@@ -85,7 +116,7 @@ impl Counters {
         count: u64,
     ) -> Result<u64, CounterError> {
         let mut all = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
-        let numbers = all.entry((counter, id)).or_insert(Numbers { next: 1, ceiling: 1 });
+        let numbers = all.entry((counter, id)).or_insert(FIRST);
         let end = numbers.next.checked_add(count).filter(|end| counter != Counter::Tids || *end <= MAX_TID);
         let end = end.ok_or(CounterError::UsedUp(counter))?;
         if end > numbers.ceiling {

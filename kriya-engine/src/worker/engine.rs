@@ -65,6 +65,8 @@ pub(crate) struct Signals {
     pub seal_early: AtomicBool,
     /// Somebody wants a flush now, whether something was written or not.
     pub flush_now: AtomicBool,
+    /// The host will not keep the log much longer: it is needed from the local disk's position on only.
+    pub log_runs_out: AtomicBool,
     how: Mutex<Ending>,
     /// The worker has opened its store; before, nobody waits for it to end in order.
     pub serving: AtomicBool,

@@ -58,6 +58,8 @@ pub(crate) fn flush_forever(engine: &Engine) {
                 sweep(engine);
             }
             Err(error) => {
+                let runs_out = engine.signals.log_runs_out.load(Ordering::SeqCst);
+                engine.signals.flush_now.fetch_or(runs_out, Ordering::Relaxed);
                 engine.complain(format!("flushing the store failed: {error}"));
                 if matches!(error, FlushError::Unusable(_)) {
                     engine.signals.ending.wake();

@@ -80,6 +80,15 @@ pub enum XidState {
     Aborted,
 }
 
+/// How much of the log is kept for the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KeptLog {
+    /// From where on it is kept; none if nothing is kept.
+    pub from: Option<u64>,
+    /// It was to be kept, but the host gave that up: more had piled up than it allows.
+    pub lost: bool,
+}
+
 /// How loud a report is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
@@ -109,11 +118,14 @@ pub trait Host: Send + Sync + 'static {
     /// Reads our records from `from` on, about `max_bytes` of them. Anything that stops it before `upto` is an error.
     fn read_log(&self, from: u64, upto: u64, max_bytes: usize) -> Result<LogChunk, HostError>;
 
-    /// Makes sure that the log from `position` on is there and stays.
+    /// Makes sure that the log from `position` on is there and stays. More of it that is kept already is not let go.
     fn ensure_slot(&self, position: u64) -> Result<(), HostError>;
 
-    /// The log before `position` is not needed any more.
+    /// The log before `position` is not needed any more. What was given up meanwhile is kept from there on again.
     fn advance_slot(&self, position: u64) -> Result<(), HostError>;
+
+    /// How much of the log is kept.
+    fn kept(&self) -> Result<KeptLog, HostError>;
 
     /// What became of transactions, one answer for each.
     fn resolve(&self, xids: &[u64]) -> Result<Vec<XidState>, HostError>;

@@ -20,6 +20,7 @@ mod gate;
 mod history;
 mod host;
 mod indexes;
+mod kept;
 mod last;
 mod lease;
 mod live;
@@ -55,7 +56,7 @@ use check::Checker;
 pub use config::S3Endpoint;
 pub use config::{Endpoint, WorkerConfig};
 use engine::{Ending, Engine, Signals};
-pub use host::{Facts, Host, HostError, Level, LogChunk, LogRange, LogRecord, XidState};
+pub use host::{Facts, Host, HostError, KeptLog, Level, LogChunk, LogRange, LogRecord, XidState};
 use live::Live;
 use opening::Opening;
 use server::{Door, Server};
@@ -101,6 +102,13 @@ impl WorkerHandle {
     pub fn flush_soon(&self) {
         self.signals.flush_now.store(true, Ordering::Relaxed);
         self.signals.flushing.wake();
+    }
+
+    /// Says that the host will soon stop keeping the log that the store needs: a flush, after which the log before the local
+    /// disk's position is let go, whatever the object store has. Returns at once.
+    pub fn log_runs_out(&self) {
+        self.signals.log_runs_out.store(true, Ordering::SeqCst);
+        self.flush_soon();
     }
 
     /// Takes over new settings. Flush interval, size of memtables, the cache's budget and credentials take effect. While
@@ -244,7 +252,11 @@ fn serve(engine: Arc<Engine>, socket: &Path) -> Result<(), WorkerError> {
     engine.sessions.cut();
     sessions.join();
     if !engine.signals.abrupt() && ended.is_ok() {
-        let closed = engine.runtime.block_on(engine.store.clone().close());
+        // A folder that nothing is in may go on with any other bucket.
+        let empty = flushing::holds_anything(&engine) == Ok(false);
+        let store = engine.store.clone();
+        let closed =
+            engine.runtime.block_on(async { if empty { store.close_empty().await } else { store.close().await } });
         closed.map_err(WorkerError::new)?;
         if let Some(tenancy) = &engine.tenancy {
             tenancy.give_up(&engine.runtime);

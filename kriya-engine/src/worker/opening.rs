@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::control::Control;
 use crate::protocol::Reply;
@@ -13,6 +13,7 @@ use crate::worker::check::Checker;
 use crate::worker::config::WorkerConfig;
 use crate::worker::engine::{Ending, Engine, Signals};
 use crate::worker::host::{Host, Level};
+use crate::worker::kept::{self, Reminder};
 use crate::worker::live::Live;
 use crate::worker::server::{Door, Order, Server};
 use crate::worker::startup::{self, StartError};
@@ -43,12 +44,13 @@ impl Opening<'_> {
         };
         let control = Arc::new(Control::create().map_err(WorkerError::new)?);
         let (mut order, mut door, mut told, mut pause) = (None, None, String::new(), RETRY.0);
+        let mut reminder = Reminder::new(Instant::now());
         loop {
             self.live.take_change();
             // The folder of the mirrors was taken when the worker started.
             let config = WorkerConfig { cache_dir: self.started.cache_dir.clone(), ..self.live.asked() };
             let place = config.place();
-            let takeover = order.as_ref().map(|order: &Order| order.takeover);
+            let takeover = order.as_ref().map(|order: &Order| order.takeover.clone());
             let opened = startup::open(
                 config,
                 Arc::clone(self.live),
@@ -56,7 +58,7 @@ impl Opening<'_> {
                 &self.checker.runtime,
                 Arc::clone(&control),
                 Arc::clone(self.signals),
-                takeover,
+                takeover.as_ref(),
             );
             if let Some(order) = order.take() {
                 // Who gave the order may be gone.
@@ -80,12 +82,14 @@ impl Opening<'_> {
             let message = format!("{place} cannot be used: {why}");
             if message != told || door.is_none() {
                 self.host.report(Level::Warning, &format!("{message}; trying again until it can"));
+                reminder = Reminder::new(Instant::now());
                 // The old door's file must be gone before the new one's is made.
                 drop(door.take());
-                let reply = Reply::Unavailable { message: message.clone(), hint };
+                let reply = Reply::Unavailable { message: message.clone(), hint: hint.clone() };
                 door = Some(self.close(reply, None)?);
                 told = message;
             }
+            reminder.remind(&**self.host, &told, &hint);
             if self.signals.ending.wait(pause) {
                 pause = RETRY.0;
             }
@@ -104,9 +108,11 @@ impl Opening<'_> {
     /// Tells whoever comes why nothing is served, until somebody orders a takeover.
     fn refuse(&self, refusal: &StartError) -> Result<Order, WorkerError> {
         let (orders, ordered) = mpsc::channel();
-        let (message, reply) = self.refusal(refusal);
+        let (message, hint, reply) = self.refusal(refusal);
         let _door = self.close(reply, Some(orders))?;
+        let mut reminder = Reminder::new(Instant::now());
         while self.goes_on(&message)? {
+            reminder.remind(&**self.host, &message, &hint);
             if let Ok(order) = ordered.recv_timeout(Duration::from_millis(200)) {
                 return Ok(order);
             }
@@ -116,19 +122,22 @@ impl Opening<'_> {
 
     /// As [`Opening::refuse`], where a takeover would change nothing.
     fn refuse_until_the_end(&self, refusal: &StartError) -> Result<(), WorkerError> {
-        let (message, reply) = self.refusal(refusal);
+        let (message, hint, reply) = self.refusal(refusal);
         let _door = self.close(reply, None)?;
+        let mut reminder = Reminder::new(Instant::now());
         while self.goes_on(&message)? {
+            reminder.remind(&**self.host, &message, &hint);
             self.signals.ending.wait(Duration::from_secs(60));
         }
         Err(WorkerError::new(message))
     }
 
-    fn refusal(&self, refusal: &StartError) -> (String, Reply) {
+    fn refusal(&self, refusal: &StartError) -> (String, String, Reply) {
         let message = refusal.why().to_owned();
-        self.host.report(Level::Warning, &format!("the store cannot be used: {message}"));
         let hint = if let StartError::Refused { hint, .. } = refusal { hint.clone() } else { String::new() };
-        (message.clone(), Reply::Refused { message, hint })
+        let told = kept::warning(&**self.host, &format!("the store cannot be used: {message}"), &hint);
+        self.host.report(Level::Warning, &told);
+        (message.clone(), hint.clone(), Reply::Refused { message, hint })
     }
 
     /// Whether a refusal stands. With other settings it may be another store: the worker ends, to be started again.
@@ -145,7 +154,7 @@ fn outcome(opened: &Result<Engine, StartError>) -> Result<String, (String, Strin
     match opened {
         Ok(engine) => Ok(engine.taken_over.clone()),
         Err(StartError::Failed(message)) => Err((message.clone(), String::new())),
-        Err(StartError::Refused { message, hint } | StartError::Unavailable { why: message, hint }) => {
+        Err(StartError::Refused { message, hint, .. } | StartError::Unavailable { why: message, hint }) => {
             Err((message.clone(), hint.clone()))
         }
     }

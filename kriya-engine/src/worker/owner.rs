@@ -62,8 +62,9 @@ pub(crate) struct LogKeeper {
     pub incarnation: u32,
     /// As in [`Owner::sequence_ceiling`].
     pub sequence_ceiling: AtomicU64,
-    /// The log before it was let go.
-    slot: AtomicU64,
+    /// The log before it was let go. Held while the host moves its slot: of two that do so at once, the later position
+    /// wins.
+    slot: Mutex<u64>,
     /// As in [`Owner::lossy`].
     pub lossy: AtomicBool,
     /// Position of the manifest that was taken over, and the generation under which it was read.
@@ -84,7 +85,7 @@ impl LogKeeper {
     ) -> Arc<LogKeeper> {
         let sequence_ceiling = AtomicU64::new(sequence_ceiling);
         let expected = Mutex::new(Some(expected));
-        let (slot, lossy) = (AtomicU64::new(0), AtomicBool::new(false));
+        let (slot, lossy) = (Mutex::new(0), AtomicBool::new(false));
         Arc::new(LogKeeper { host, generation, incarnation, sequence_ceiling, slot, lossy, inherited, expected })
     }
 
@@ -102,11 +103,12 @@ impl LogKeeper {
 
     /// Lets the log before a position go, unless that has happened; never takes it back. Says whether anything changed.
     pub(crate) fn let_go(&self, position: u64) -> Result<bool, HostError> {
-        if self.slot.load(Ordering::SeqCst) >= position {
+        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if *slot >= position {
             return Ok(false);
         }
         self.host.advance_slot(position)?;
-        self.slot.fetch_max(position, Ordering::SeqCst);
+        *slot = position;
         Ok(true)
     }
 

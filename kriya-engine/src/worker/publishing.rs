@@ -76,11 +76,13 @@ impl Failing {
     }
 }
 
-/// Lets the log go before the local manifest's position, if more than the backlog lies behind the published one.
+/// Lets the log go before the local manifest's position, if more than the backlog lies behind the published one, or if the
+/// host would not keep it any longer anyway: what lies behind the local position would be lost with it.
 pub(crate) fn follow_the_local_disk(engine: &Engine) {
     let published = engine.store.manifest().position;
     let Ok(now) = engine.host.position() else { return };
-    if now.saturating_sub(published) <= engine.config.backlog_bytes {
+    let runs_out = engine.signals.log_runs_out.swap(false, Ordering::SeqCst);
+    if !runs_out && now.saturating_sub(published) <= engine.config.backlog_bytes {
         return;
     }
     let local = engine.runtime.block_on(engine.store.local_manifest()).position;
@@ -92,13 +94,17 @@ pub(crate) fn follow_the_local_disk(engine: &Engine) {
         Ok(true) if !engine.log_let_go.swap(true, Ordering::Relaxed) => {}
         Ok(_) => return,
         Err(error) => {
+            engine.signals.log_runs_out.fetch_or(runs_out, Ordering::SeqCst);
             engine.complain(format!("letting the log go failed: {error}"));
             return;
         }
     }
-    let message = "more of the log than lsm_s3.backlog_mb waits for the object store: it is let go, and what is not in \
-                   the bucket is on this server's disk alone; a standby or a base backup needs the log's archive now";
-    engine.host.report(Level::Warning, message);
+    let bound = if runs_out { "max_slot_wal_keep_size allows" } else { "lsm_s3.backlog_mb waits for the object store" };
+    let message = format!(
+        "more of the log than {bound}: it is let go, and what is not in the bucket is on this server's disk alone; a \
+         standby or a base backup needs the log's archive now"
+    );
+    engine.host.report(Level::Warning, &message);
 }
 
 /// Waits for a job for as long as `goes_on` says so: whatever it waits for itself is then given up.

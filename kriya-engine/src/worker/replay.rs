@@ -39,11 +39,13 @@ pub(super) fn walk(
 }
 
 fn unreadable(at: u64, error: &HostError) -> StartError {
-    StartError::refused(
-        format!("the log cannot be read from {}: {error}", position(at)),
-        "The store needs the write-ahead log from that position on. Bring the missing segments back, or take the bucket \
-         over with loss.",
-    )
+    StartError::Refused {
+        message: format!("the log cannot be read from {}: {error}", position(at)),
+        hint: "The store needs the write-ahead log from that position on. Bring the missing segments back, or, if they are \
+               gone for good, take the bucket over with lsm_s3_takeover()."
+            .into(),
+        log: true,
+    }
 }
 
 /// A position in the way that Postgres writes it.

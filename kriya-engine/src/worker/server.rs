@@ -7,6 +7,8 @@ use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -23,6 +25,9 @@ use crate::worker::requests::Serving;
 
 /// How long a new connection may take to say who it is.
 const GREETING: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether somebody still waits for what became of an order.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Whom sessions meet.
 #[derive(Clone)]
@@ -191,20 +196,30 @@ fn oblige(
     let Some((REQUEST, body)) = frame else { return Ok(()) };
     let reply = match codec::decode_prefix::<Request>("request", body) {
         Ok((Request::Check, _)) => Reply::Checked(checker.check()),
-        Ok((Request::TakeOver { accept_loss }, _)) => obey(Takeover { accept_loss }, orders),
+        Ok((Request::TakeOver { accept_loss }, _)) => obey(stream, Takeover::new(accept_loss), orders),
         _ => return Ok(()),
     };
     say(stream, &reply, &[])
 }
 
-/// Passes an order on and waits for what comes of it.
-fn obey(takeover: Takeover, orders: Option<&mpsc::Sender<Order>>) -> Reply {
+/// Passes an order on and waits for what comes of it. Whoever goes away meanwhile withdraws it.
+fn obey(stream: &UnixStream, takeover: Takeover, orders: Option<&mpsc::Sender<Order>>) -> Reply {
     let (outcome, told) = mpsc::channel();
-    let sent = orders.and_then(|orders| orders.send(Order { takeover, outcome }).ok());
-    match sent.and_then(|()| told.recv().ok()) {
-        Some(Ok(sentence)) => Reply::TookOver { sentence },
-        Some(Err((message, hint))) => Reply::Failed { message, hint },
-        None => Reply::Failed {
+    let withdrawn = Arc::clone(&takeover.withdrawn);
+    let mut answer = match orders.and_then(|orders| orders.send(Order { takeover, outcome }).ok()) {
+        Some(()) => told.recv_timeout(LOOK),
+        None => Err(RecvTimeoutError::Disconnected),
+    };
+    while answer == Err(RecvTimeoutError::Timeout) {
+        if socket::hung_up(stream.as_fd()) {
+            withdrawn.store(true, Ordering::SeqCst);
+        }
+        answer = told.recv_timeout(LOOK);
+    }
+    match answer {
+        Ok(Ok(sentence)) => Reply::TookOver { sentence },
+        Ok(Err((message, hint))) => Reply::Failed { message, hint },
+        Err(_) => Reply::Failed {
             message: "the storage worker takes no order for a takeover now".to_owned(),
             hint: String::new(),
         },
@@ -212,7 +227,7 @@ fn obey(takeover: Takeover, orders: Option<&mpsc::Sender<Order>>) -> Reply {
 }
 
 fn welcome(stream: &UnixStream, engine: &Engine, slot: usize) -> io::Result<()> {
-    engine.control.slot(slot).store(0, std::sync::atomic::Ordering::SeqCst);
+    engine.control.slot(slot).store(0, Ordering::SeqCst);
     let control = engine.control.descriptor()?;
     let reply = Reply::Welcome {
         generation: engine.generation(),

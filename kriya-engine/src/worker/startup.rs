@@ -3,6 +3,7 @@
 //!
 //! Nothing is written to a bucket before its newest manifest is known to belong to this server's history.
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,12 +22,12 @@ use crate::control::Control;
 use crate::keys;
 use crate::record::{Generation, Kind};
 use crate::worker::check::{refuses_second_create, unconditional};
-use crate::worker::config::WorkerConfig;
+use crate::worker::config::{Endpoint, WorkerConfig};
 use crate::worker::counters::{Counters, raise_sequences};
-use crate::worker::engine::{Engine, Signals};
+use crate::worker::engine::{ApplyError, Ending, Engine, Signals};
 use crate::worker::flushing::fates;
 use crate::worker::gate::Gate;
-use crate::worker::history::{Choice, Chosen, Takeover, keep_log};
+use crate::worker::history::{Choice, Chosen, Takeover, go_on, keep_log};
 use crate::worker::host::{Host, Level};
 use crate::worker::indexes::{Index, Indexes};
 use crate::worker::lease::Tenancy;
@@ -43,7 +44,12 @@ use crate::worker::views::Views;
 #[derive(Debug)]
 pub(crate) enum StartError {
     /// The bucket must not be used: sessions are told so until the worker is stopped.
-    Refused { message: String, hint: String },
+    Refused {
+        message: String,
+        hint: String,
+        /// It is the log that cannot be read.
+        log: bool,
+    },
     /// The object store cannot be used now: sessions are told so, and it is tried again.
     Unavailable { why: String, hint: String },
     /// Something failed that may work the next time.
@@ -52,7 +58,7 @@ pub(crate) enum StartError {
 
 impl StartError {
     pub(crate) fn refused(message: impl Into<String>, hint: impl Into<String>) -> StartError {
-        StartError::Refused { message: message.into(), hint: hint.into() }
+        StartError::Refused { message: message.into(), hint: hint.into(), log: false }
     }
 
     /// `what` could not be done because of the object store.
@@ -105,7 +111,7 @@ pub(crate) fn open(
     runtime: &tokio::runtime::Handle,
     control: Arc<Control>,
     signals: Arc<Signals>,
-    takeover: Option<Takeover>,
+    takeover: Option<&Takeover>,
 ) -> Result<Engine, StartError> {
     let objects = objects_of(&config, &live)?;
     let objects: Arc<dyn ObjectStore> = Arc::new(Gate::new(objects, signals.abandoned.subscribe()));
@@ -115,24 +121,34 @@ pub(crate) fn open(
         .mirror_dir_at(config.mirror_dir())
         .memtable_bytes(live.asked().memtable_bytes)
         .memtable_region(RegionKind::Shared)
-        .max_pending_bytes(config.backlog_bytes);
+        .max_pending_bytes(config.backlog_bytes)
+        .leave_behind(takeover.is_some_and(|takeover| takeover.accept_loss));
+    if config.endpoint == Endpoint::Memory {
+        config.forget_memory().map_err(|error| StartError::failed(&error))?;
+    }
     let env: Arc<dyn Env> = Arc::new(SystemEnv::on(runtime.clone()));
-    let taken = match runtime.block_on(candidates(&store_config, &objects, &env))? {
-        None => {
-            let conditional = runtime.block_on(refuses_second_create(&*objects, &prefix));
-            if !conditional.map_err(|error| StartError::unavailable("trying a conditional PUT", &error))? {
-                return Err(unconditional(&config));
-            }
-            // The new store's position cannot lie before this one.
-            let position = host.position().map_err(StartError::host)?;
-            keep_log(&*host, position)?;
-            None
-        }
-        Some(found) => {
-            let choice = Choice { host: &*host, runtime, objects: &objects, prefix: &prefix, facts };
-            Some(choice.choose(found, takeover)?)
-        }
+    let choice = Choice {
+        host: &*host,
+        runtime,
+        objects: &objects,
+        env: &env,
+        store: &store_config,
+        prefix: &prefix,
+        place: &config.place(),
+        facts,
+        go_on: &|| go_on(signals.ending() != Ending::No, takeover),
+        flushed: OnceCell::new(),
     };
+    let taken = choice.choose(runtime.block_on(candidates(&store_config, &objects, &env))?, takeover)?;
+    if taken.is_none() {
+        let conditional = runtime.block_on(refuses_second_create(&*objects, &prefix));
+        if !conditional.map_err(|error| StartError::unavailable("trying a conditional PUT", &error))? {
+            return Err(unconditional(&config));
+        }
+        // The new store's position cannot lie before this one.
+        let position = host.position().map_err(StartError::host)?;
+        keep_log(&*host, position)?;
+    }
     let tenancy = match config.lease {
         Some(interval) => {
             let tenancy = Tenancy::new(Arc::clone(&objects), &prefix, &config.dir, interval);
@@ -144,10 +160,10 @@ pub(crate) fn open(
         }
         None => None,
     };
+    // Generations of an earlier bucket, or of a copy of this one, may be in the log, too: the clock tells them apart.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.as_millis() as u64);
     let log = match &taken {
         None => {
-            // Generations of an earlier bucket may still write into the log: the clock is ahead of all of them.
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.as_millis() as u64);
             // Nor does it share an incarnation with another one that this server had.
             let incarnation = (now / 1000) as u32;
             LogKeeper::new(Arc::clone(&host), now, incarnation, 1, None, (1, None))
@@ -155,7 +171,7 @@ pub(crate) fn open(
         Some(Chosen { newest, manifest, owner, history, unlogged, lossy }) => {
             let log = LogKeeper::new(
                 Arc::clone(&host),
-                history.generation + 1,
+                now.max(history.generation + 1),
                 owner.incarnation,
                 history.sequence_ceiling,
                 (!unlogged).then_some((manifest.position, owner.replay_generation)),
@@ -177,6 +193,12 @@ pub(crate) fn open(
     let choice = LogChoice::External(Arc::new(StoreLog(Arc::clone(&log))));
     let store = runtime.block_on(Store::open(store_config, Arc::clone(&objects), env, choice))?;
     log.opened();
+    if let Some(folder) = store.left_behind() {
+        let folder = folder.display();
+        let message =
+            format!("the store goes on without tables of the local disk that may be nowhere else: see {folder}");
+        host.report(Level::Warning, &message);
+    }
     if let Some(Chosen { manifest, owner, unlogged: false, .. }) = &taken {
         let applied = replay(&host, runtime, &store, manifest, owner, logged.end)?;
         host.report(Level::Log, &format!("the log was replayed into the store: {applied} batches"));
@@ -193,12 +215,12 @@ pub(crate) fn open(
             signals.flushing.wake();
         }));
     }
-    let view = store.view().map_err(|error| StartError::failed(&error))?;
+    let counters = Counters::load(&*store.view().map_err(|error| StartError::failed(&error))?);
     let pool = rayon::ThreadPoolBuilder::new().thread_name(|n| format!("kriya-build-{n}")).build();
     let engine = Engine {
         host: Arc::clone(&host),
         runtime: runtime.clone(),
-        counters: Counters::load(&view).map_err(|error| StartError::failed(&error))?,
+        counters: counters.map_err(|error| StartError::failed(&error))?,
         indexes: Indexes::new(Arc::clone(&control)),
         views: Views::new(Arc::clone(&control)),
         sessions: Sessions::default(),
@@ -220,7 +242,7 @@ pub(crate) fn open(
         signals,
     };
     if engine.log.lossy.load(Ordering::SeqCst) {
-        give_up_indexes(&engine, &view)?;
+        make_up_for_loss(&engine)?;
     }
     load_indexes(&engine)?;
     host.barrier().map_err(StartError::host)?;
@@ -237,24 +259,47 @@ fn came_to(chosen: &Chosen) -> String {
             "without what was logged after it; every index on an lsm_s3 table and every lsm_hnsw index needs a REINDEX"
         }
     };
-    format!("the store goes on with manifest {number} of {newest}, {whole}")
+    match number > newest {
+        true => format!("the store goes on as the local disk has it, ahead of manifest {newest}, {whole}"),
+        false => format!("the store goes on with manifest {number} of {newest}, {whole}"),
+    }
 }
 
-/// After a loss nobody knows which entries are missing: every index is dropped for good and has to be made anew.
-fn give_up_indexes(engine: &Engine, view: &View) -> Result<(), StartError> {
+/// After a loss nobody knows which numbers were given out: all go on far above. Nor which index entries are missing: every
+/// index is dropped for good and has to be made anew.
+fn make_up_for_loss(engine: &Engine) -> Result<(), StartError> {
+    let view = &*engine.store.view().map_err(|error| StartError::failed(&error))?;
+    let mut batches = engine.counters.far_above(view).map_err(|error| StartError::failed(&error))?;
     let indexes = index_entries(view, view.read_sequence())?;
     for some in indexes.keys().collect::<Vec<_>>().chunks(256) {
         let mut batch = Batch::new();
         for id in some {
             batch.put(&keys::drop_mark(**id, 0), &[]);
         }
-        engine.apply_patiently(&batch, || true).map_err(|error| StartError::failed(&error))?;
+        batches.push(batch);
+    }
+    for batch in batches {
+        apply_at_start(engine, &batch)?;
     }
     // Until this is durable every start does it again.
     engine.log.lossy.store(false, Ordering::SeqCst);
     let options = FlushOptions { clean: false, force: true };
     let flushed = engine.runtime.block_on(engine.store.flush_with(options));
     flushed.map(drop).map_err(StartError::flush)
+}
+
+/// Applies a batch while nobody else flushes yet.
+fn apply_at_start(engine: &Engine, batch: &Batch) -> Result<(), StartError> {
+    loop {
+        match engine.apply(batch) {
+            Ok(_) => return Ok(()),
+            Err(ApplyError::Busy) => {
+                let flushed = engine.runtime.block_on(engine.store.flush());
+                flushed.map_err(StartError::flush)?;
+            }
+            Err(error) => return Err(StartError::failed(&error)),
+        }
+    }
 }
 
 /// Maps sealed segments, and makes active ones of the entries that no sealed one covers.

@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use crate::protocol::{IndexStatus, LevelStatus, SegmentStatus, Status};
 use crate::worker::cache::bytes_used;
 use crate::worker::engine::Engine;
+use crate::worker::kept;
 
 /// The figures of this moment.
 pub(crate) fn status(engine: &Engine) -> Status {
@@ -51,6 +52,7 @@ pub(crate) fn status(engine: &Engine) -> Status {
         indexes: indexes.collect(),
         place: engine.config.place(),
         pending_change: engine.live.pending(),
+        kept_log: kept::told(&*engine.host),
         cache_bytes: bytes_used(&engine.config),
         cache_budget: engine.live.asked().cache_bytes,
         last_error: engine.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use kriya_engine::record::{Kind, RecordHead, frames};
 use kriya_engine::worker::{
-    Endpoint, Facts, Host, HostError, Level, LogChunk, LogRange, LogRecord, WorkerConfig, WorkerHandle, XidState, start,
+    Endpoint, Facts, Host, HostError, KeptLog, Level, LogChunk, LogRange, LogRecord, WorkerConfig, WorkerHandle,
+    XidState, start,
 };
 use kriya_engine::{Check, ClientError, IndexWritten, NewEntry, PollWait, Session, Written, keys};
 use lsmstore::Batch;
@@ -22,6 +23,8 @@ pub struct LogState {
     pub next: u64,
     pub flushed: u64,
     pub slot: Option<u64>,
+    /// How often the slot was moved to an earlier position.
+    pub moved_back: u64,
     pub redo: u64,
     pub next_xid: u64,
     pub system_identifier: u64,
@@ -126,14 +129,25 @@ impl Host for FakeHost {
     }
 
     fn ensure_slot(&self, position: u64) -> Result<(), HostError> {
-        self.lock().slot = Some(position);
+        let mut state = self.lock();
+        if state.slot.is_some_and(|slot| slot <= position) {
+            return Ok(());
+        }
+        state.moved_back += u64::from(state.slot.is_some());
+        state.slot = Some(position);
         Ok(())
     }
 
+    /// Where it is told to, be it back.
     fn advance_slot(&self, position: u64) -> Result<(), HostError> {
         let mut state = self.lock();
-        state.slot = state.slot.max(Some(position));
+        state.moved_back += u64::from(state.slot.is_some_and(|slot| slot > position));
+        state.slot = Some(position);
         Ok(())
+    }
+
+    fn kept(&self) -> Result<KeptLog, HostError> {
+        Ok(KeptLog { from: self.lock().slot, lost: false })
     }
 
     fn resolve(&self, xids: &[u64]) -> Result<Vec<XidState>, HostError> {

@@ -128,8 +128,8 @@ pub async fn candidates(
 /// Objects that are asked for at a time.
 const PARALLEL: usize = 16;
 
-/// A table of manifest `number` of the bucket that is neither there nor on the local disk: whoever has such a manifest has
-/// an incomplete copy of a bucket. None if all are there, or if there is no such manifest.
+/// A table of a manifest of the bucket, or of the local one, that has neither its object nor its mirror: whoever has such a
+/// manifest has an incomplete copy of a bucket. None if all are there.
 ///
 /// # Errors
 /// [`StorageError`] if the object store fails or the manifest is damaged.
@@ -137,12 +137,19 @@ pub async fn missing_table(
     config: &Config,
     objects: &Arc<dyn ObjectStore>,
     env: &Arc<dyn Env>,
-    number: u64,
+    of: &ManifestInfo,
 ) -> Result<Option<String>, StorageError> {
     let names = crate::object::Names::new(&config.prefix);
-    let path = names.manifest(number);
-    let Some(bytes) = crate::object::get(&**objects, &path).await? else { return Ok(None) };
-    let manifest = Manifest::decode(path.as_ref(), number, &bytes)?;
+    let local = local::read(&**env, &config.local_dir).ok().flatten();
+    let manifest = match local.filter(|(_, local)| local.nonce == of.nonce) {
+        Some((_, local)) => local,
+        None => {
+            let path = names.manifest(of.number);
+            let bytes = crate::object::get(&**objects, &path).await?;
+            let bytes = bytes.ok_or_else(|| StorageError::Missing { object: path.to_string() })?;
+            Manifest::decode(path.as_ref(), of.number, &bytes)?
+        }
+    };
     let mirror = Mirror::new(Arc::clone(env), config.mirror_dir(), config.block_bytes);
     let elsewhere =
         manifest.levels.iter().flatten().filter(|table| !mirror.has(table)).map(|table| names.table(table.id));

@@ -152,7 +152,7 @@ async fn an_object_that_is_gone_comes_back_from_the_mirror_and_a_table_that_is_n
     let store = fixture.open_with(fixture.config(), kept_by(&log)).await;
     store.apply(&puts(&[("a", "1")])).unwrap();
     store.flush().await.unwrap();
-    let number = store.manifest().number;
+    let manifest = store.manifest();
     drop(store);
     let object = fixture.objects.puts.lock().unwrap().iter().find(|name| name.contains("/sst/")).unwrap().clone();
     let object = object_store::path::Path::from(object);
@@ -160,7 +160,7 @@ async fn an_object_that_is_gone_comes_back_from_the_mirror_and_a_table_that_is_n
     fixture.objects.delete(&object).await.unwrap();
     let objects: Arc<dyn ObjectStore> = Arc::clone(&fixture.objects) as _;
     let env: Arc<dyn Env> = Arc::new(SystemEnv::new());
-    let missing = async |folder: &Fixture| missing_table(&folder.config(), &objects, &env, number).await.unwrap();
+    let missing = async |folder: &Fixture| missing_table(&folder.config(), &objects, &env, &manifest).await.unwrap();
     assert_eq!(missing(&fixture).await, None, "the mirror has it");
     assert_eq!(missing(&fixture.elsewhere()).await, Some(object.to_string()));
     let store = fixture.open_with(fixture.config(), kept_by(&log)).await;
