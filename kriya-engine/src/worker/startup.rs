@@ -278,8 +278,8 @@ fn make_up_for_loss(engine: &Engine) -> Result<(), StartError> {
         }
         batches.push(batch);
     }
-    for batch in batches {
-        apply_at_start(engine, &batch)?;
+    for batch in batches.iter().filter(|batch| !batch.is_empty()) {
+        apply_at_start(engine, batch)?;
     }
     // Until this is durable every start does it again.
     engine.log.lossy.store(false, Ordering::SeqCst);

@@ -1,8 +1,8 @@
 //! A host whose log is a list, a worker on a folder, and backends that write and log as Postgres's would.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,8 @@ pub struct LogState {
     /// How often the slot was moved to an earlier position.
     pub moved_back: u64,
     pub redo: u64,
+    /// What lies before is gone.
+    pub removed: u64,
     pub next_xid: u64,
     pub system_identifier: u64,
     pub states: HashMap<u64, XidState>,
@@ -35,9 +37,16 @@ pub struct LogState {
     pub hold_position: bool,
     /// Somebody waits for it.
     pub held: bool,
+    /// The slot was invalidated.
+    pub lost: bool,
+    /// How often the log was read.
+    pub reads: u64,
 }
 
-pub struct FakeHost(pub Mutex<LogState>);
+/// Called before the log is read, without the lock.
+type AtRead = Box<dyn FnMut() + Send>;
+
+pub struct FakeHost(pub Mutex<LogState>, pub Mutex<Option<AtRead>>);
 
 impl FakeHost {
     /// How far the log is durable.
@@ -47,7 +56,7 @@ impl FakeHost {
 
     pub fn new() -> Arc<FakeHost> {
         let state = LogState { next: 1000, flushed: 1000, next_xid: 100, system_identifier: 7, ..LogState::default() };
-        Arc::new(FakeHost(Mutex::new(state)))
+        Arc::new(FakeHost(Mutex::new(state), Mutex::default()))
     }
 
     pub fn lock(&self) -> MutexGuard<'_, LogState> {
@@ -56,7 +65,26 @@ impl FakeHost {
 
     /// A copy of everything: what a file-level copy of a data directory would have.
     pub fn copy(&self) -> Arc<FakeHost> {
-        Arc::new(FakeHost(Mutex::new(self.lock().clone())))
+        Arc::new(FakeHost(Mutex::new(self.lock().clone()), Mutex::default()))
+    }
+
+    /// A checkpoint comes, and takes all of the log with it that nothing keeps.
+    pub fn cut_at_slot(&self) {
+        let mut state = self.lock();
+        let slot = state.slot.unwrap();
+        state.records.retain(|record| record.start >= slot);
+        state.removed = slot;
+    }
+
+    /// Other records than ours fill the log.
+    pub fn fill(&self, bytes: u64) {
+        let mut state = self.lock();
+        state.next += bytes;
+        state.flushed = state.next;
+    }
+
+    pub fn warned(&self, of: &str) -> bool {
+        self.lock().warnings.iter().any(|warning| warning.contains(of))
     }
 
     /// The whole server crashes: what was not flushed is gone.
@@ -112,9 +140,16 @@ impl Host for FakeHost {
     }
 
     fn read_log(&self, from: u64, upto: u64, max_bytes: usize) -> Result<LogChunk, HostError> {
-        let state = self.lock();
+        if let Some(call) = &mut *self.1.lock().unwrap() {
+            call();
+        }
+        let mut state = self.lock();
+        state.reads += 1;
         if upto > state.flushed {
             return Err(HostError::new(format!("the log is flushed to {}, {upto} was asked for", state.flushed)));
+        }
+        if state.removed > from {
+            return Err(HostError::new(format!("the log before {} was removed", state.removed)));
         }
         let (mut records, mut bytes, mut next) = (Vec::new(), 0, from);
         for record in state.records.iter().filter(|record| record.start >= from && record.start < upto) {
@@ -142,12 +177,13 @@ impl Host for FakeHost {
     fn advance_slot(&self, position: u64) -> Result<(), HostError> {
         let mut state = self.lock();
         state.moved_back += u64::from(state.slot.is_some_and(|slot| slot > position));
-        state.slot = Some(position);
+        (state.slot, state.lost) = (Some(position), false);
         Ok(())
     }
 
     fn kept(&self) -> Result<KeptLog, HostError> {
-        Ok(KeptLog { from: self.lock().slot, lost: false })
+        let state = self.lock();
+        Ok(KeptLog { from: state.slot.filter(|_| !state.lost), lost: state.lost })
     }
 
     fn resolve(&self, xids: &[u64]) -> Result<Vec<XidState>, HostError> {
@@ -176,6 +212,7 @@ pub struct Cluster {
     pub backlog_bytes: u64,
     pub cache_bytes: u64,
     pub lease: Option<Duration>,
+    pub endpoint: Endpoint,
     pub worker: Option<WorkerHandle>,
 }
 
@@ -190,6 +227,7 @@ impl Cluster {
             backlog_bytes: 1 << 30,
             cache_bytes: 4 << 30,
             lease: None,
+            endpoint: Endpoint::Local,
             worker: None,
         };
         cluster.start();
@@ -197,13 +235,70 @@ impl Cluster {
     }
 
     pub fn config(&self) -> WorkerConfig {
-        let (backlog_bytes, cache_bytes, lease) = (self.backlog_bytes, self.cache_bytes, self.lease);
         WorkerConfig {
-            backlog_bytes,
-            cache_bytes,
-            lease,
+            backlog_bytes: self.backlog_bytes,
+            cache_bytes: self.cache_bytes,
+            lease: self.lease,
+            endpoint: self.endpoint.clone(),
             ..config(self.dir.path(), self.memtable_bytes, self.flush_interval)
         }
+    }
+
+    /// Another server, with a copy of this one's history and with the same objects; not started.
+    pub fn twin(&self) -> Cluster {
+        let twin = Cluster {
+            dir: tempfile::tempdir().unwrap(),
+            host: self.host.copy(),
+            endpoint: self.endpoint.clone(),
+            worker: None,
+            ..*self
+        };
+        std::os::unix::fs::symlink(self.objects(), twin.objects()).unwrap();
+        twin
+    }
+
+    pub fn objects(&self) -> PathBuf {
+        self.dir.path().join("objects")
+    }
+
+    /// Puts something that is no folder in the place of the objects while `during` runs.
+    pub fn without_objects<R>(&mut self, during: impl FnOnce(&mut Cluster) -> R) -> R {
+        let (objects, aside) = (self.objects(), self.dir.path().join("away"));
+        std::fs::rename(&objects, &aside).unwrap();
+        std::fs::write(&objects, b"not a folder").unwrap();
+        let result = during(self);
+        std::fs::remove_file(&objects).unwrap();
+        std::fs::rename(&aside, &objects).unwrap();
+        result
+    }
+
+    /// Writes, commits, and flushes to the local disk alone.
+    pub fn put_locally(&mut self, table: u64, tid: u64, value: &[u8]) {
+        self.without_objects(|cluster| {
+            let mut backend = cluster.connect();
+            backend.put_row(table, tid, value);
+            backend.commit();
+            assert!(backend.session.flush(&mut PollWait).is_err(), "there is no object store");
+        });
+    }
+
+    /// Orders a takeover, as soon as the worker takes orders.
+    pub fn take_over(&self, accept_loss: bool) -> Result<String, ClientError> {
+        loop {
+            match Session::take_over(&self.socket(), accept_loss, &mut PollWait) {
+                Err(ClientError::NotServing(_)) => std::thread::yield_now(),
+                other => return other,
+            }
+        }
+    }
+
+    /// Why it is refused; the bucket is not touched.
+    pub fn refused(&self) -> String {
+        let before = files(&self.objects());
+        let Err(ClientError::Refused { message, hint }) = self.try_connect() else { panic!("it was not refused") };
+        assert!(!hint.is_empty());
+        assert_eq!(files(&self.objects()), before, "the bucket was written to");
+        message
     }
 
     pub fn start(&mut self) {
@@ -258,6 +353,19 @@ impl Cluster {
     pub fn connect(&self) -> Backend {
         Backend::new(self.try_connect().unwrap(), self.host.clone())
     }
+}
+
+/// Every file below a folder with its length.
+pub fn files(dir: &Path) -> BTreeMap<String, u64> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_dir() {
+            found.extend(files(&entry.path()));
+        } else {
+            found.insert(entry.path().display().to_string(), entry.metadata().unwrap().len());
+        }
+    }
+    found
 }
 
 pub fn config(dir: &Path, memtable_bytes: usize, flush_interval: Duration) -> WorkerConfig {

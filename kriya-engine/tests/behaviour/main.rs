@@ -4,6 +4,7 @@
 mod cache;
 mod cluster;
 mod counters;
+mod gone_buckets;
 mod histories;
 mod hostile;
 mod indexes;

@@ -12,17 +12,14 @@ fn while_the_object_store_is_down_rows_are_written_and_read_and_nothing_is_lost(
     let mut a = cluster.connect();
     a.put_row(1, 1, b"before");
     a.flush();
-    let (objects, aside) = (cluster.dir.path().join("objects"), cluster.dir.path().join("away"));
-    std::fs::rename(&objects, &aside).unwrap();
-    std::fs::write(&objects, b"not a folder").unwrap();
-    a.put_row(1, 2, b"during");
-    let Err(ClientError::Worker { message, .. }) = a.session.flush(&mut PollWait) else { panic!("it flushed") };
-    assert!(!message.is_empty());
-    assert_eq!(a.get_row(1, 1).unwrap(), b"before");
-    assert_eq!(a.get_row(1, 2).unwrap(), b"during");
-    a.commit();
-    std::fs::remove_file(&objects).unwrap();
-    std::fs::rename(&aside, &objects).unwrap();
+    cluster.without_objects(|_| {
+        a.put_row(1, 2, b"during");
+        let Err(ClientError::Worker { message, .. }) = a.session.flush(&mut PollWait) else { panic!("it flushed") };
+        assert!(!message.is_empty());
+        assert_eq!(a.get_row(1, 1).unwrap(), b"before");
+        assert_eq!(a.get_row(1, 2).unwrap(), b"during");
+        a.commit();
+    });
     a.flush();
     a.put_row(1, 3, b"after");
     a.commit();
@@ -33,17 +30,6 @@ fn while_the_object_store_is_down_rows_are_written_and_read_and_nothing_is_lost(
     }
 }
 
-/// Puts something that is no folder in the place of the objects while `during` runs.
-fn without_objects<R>(cluster: &Cluster, during: impl FnOnce() -> R) -> R {
-    let (objects, aside) = (cluster.dir.path().join("objects"), cluster.dir.path().join("away"));
-    std::fs::rename(&objects, &aside).unwrap();
-    std::fs::write(&objects, b"not a folder").unwrap();
-    let result = during();
-    std::fs::remove_file(&objects).unwrap();
-    std::fs::rename(&aside, &objects).unwrap();
-    result
-}
-
 #[test]
 fn far_more_than_the_memtables_hold_is_written_while_the_object_store_is_down_and_survives_a_crash() {
     let mut cluster = Cluster::new();
@@ -52,7 +38,7 @@ fn far_more_than_the_memtables_hold_is_written_while_the_object_store_is_down_an
     cluster.start();
     let mut a = cluster.connect();
     let row = vec![7; 8 << 10];
-    without_objects(&cluster, || {
+    cluster.without_objects(|_| {
         for tid in 0..200 {
             a.put_row(1, tid, &row);
         }
@@ -75,7 +61,7 @@ fn past_the_backlog_the_log_is_let_go_from_the_local_disk_and_a_crash_then_loses
     let row = vec![7; 8 << 10];
     let published = cluster.host.lock().slot.unwrap();
     let (mut tid, session) = (0, &mut a);
-    without_objects(&cluster, || {
+    cluster.without_objects(|cluster| {
         eventually("the slot follows the local disk", || {
             let mut batch = Batch::new();
             batch.put(&keys::row(1, tid), &row);
@@ -86,10 +72,7 @@ fn past_the_backlog_the_log_is_let_go_from_the_local_disk_and_a_crash_then_loses
                 session.commit();
                 tid += 1;
             } else {
-                // The log of somebody else's goes on.
-                let mut state = cluster.host.lock();
-                state.next += 10_000;
-                state.flushed = state.next;
+                cluster.host.fill(10_000);
             }
             cluster.host.lock().slot.unwrap() > published
         });
@@ -98,13 +81,41 @@ fn past_the_backlog_the_log_is_let_go_from_the_local_disk_and_a_crash_then_loses
     let rows = tid;
     // Nothing of it has reached the bucket when the server crashes, and the log is cut off at the slot.
     cluster.crash_worker();
-    let slot = cluster.host.lock().slot.unwrap();
-    cluster.host.lock().records.retain(|record| record.start >= slot);
+    cluster.host.cut_at_slot();
     cluster.restart_after_server_crash();
     let mut b = cluster.connect();
     for tid in 0..rows {
         assert_eq!(b.get_row(1, tid).as_deref(), Some(&row[..]), "row {tid} of {rows}");
     }
+    assert_eq!(cluster.host.lock().moved_back, 0, "a checkpoint under way may take what it kept before");
+}
+
+#[test]
+fn when_the_host_keeps_no_more_log_it_is_let_go_from_the_local_disk_whatever_the_backlog() {
+    let mut cluster = Cluster::new();
+    let mut a = cluster.connect();
+    a.flush();
+    let published = cluster.host.lock().slot.unwrap();
+    cluster.without_objects(|cluster| {
+        a.put_row(1, 1, b"row");
+        a.commit();
+        cluster.worker.as_ref().unwrap().flush_soon();
+        // Which alone lets nothing go.
+        eventually("the object store is missed", || cluster.host.warned("cannot be written to"));
+        assert_eq!(cluster.host.lock().slot, Some(published));
+        cluster.host.lock().lost = true;
+        let status = a.session.status(&mut PollWait).unwrap();
+        assert!(status.kept_log.contains("LOST"), "{}", status.kept_log);
+        cluster.worker.as_ref().unwrap().log_runs_out();
+        eventually("the slot follows the local disk", || cluster.host.lock().slot > Some(published));
+        let status = a.session.status(&mut PollWait).unwrap();
+        assert!(status.kept_log.contains("slot lsm_s3 keeps 0 MB"), "{}", status.kept_log);
+        assert!(cluster.host.warned("max_slot_wal_keep_size"));
+        cluster.crash_worker();
+    });
+    cluster.host.cut_at_slot();
+    cluster.restart_after_server_crash();
+    assert_eq!(cluster.connect().get_row(1, 1).as_deref(), Some(&b"row"[..]));
 }
 
 #[test]
@@ -137,13 +148,7 @@ fn when_another_server_takes_the_bucket_the_first_one_says_so_and_ends() {
     a.put_row(1, 1, b"row");
     a.commit();
     a.flush();
-    // A server with the same history, on the same objects.
-    let mut second = Cluster::new();
-    second.worker = None;
-    second.host = first.host.copy();
-    std::fs::remove_dir_all(second.dir.path()).unwrap();
-    std::fs::create_dir(second.dir.path()).unwrap();
-    std::os::unix::fs::symlink(first.dir.path().join("objects"), second.dir.path().join("objects")).unwrap();
+    let mut second = first.twin();
     second.start();
     assert_eq!(second.connect().get_row(1, 1).unwrap(), b"row");
     a.put_row(1, 2, b"too late");
@@ -163,13 +168,7 @@ fn a_copy_beside_a_running_server_leaves_the_bucket_alone_until_that_one_is_gone
     a.put_row(1, 1, b"row");
     a.commit();
     a.flush();
-    // The copy has the same history and the same bucket.
-    let mut second = Cluster::new();
-    second.worker = None;
-    (second.host, second.lease) = (first.host.copy(), first.lease);
-    std::fs::remove_dir_all(second.dir.path()).unwrap();
-    std::fs::create_dir(second.dir.path()).unwrap();
-    std::os::unix::fs::symlink(first.dir.path().join("objects"), second.dir.path().join("objects")).unwrap();
+    let mut second = first.twin();
     let manifest = a.session.status(&mut PollWait).unwrap().manifest;
     second.start();
     let Err(ClientError::Refused { message, hint }) = second.try_connect() else { panic!("it was not refused") };
