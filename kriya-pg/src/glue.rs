@@ -29,6 +29,8 @@ unsafe extern "C-unwind" {
         context: *mut core::ffi::c_void,
     ) -> u64;
     pub fn kriya_slot_keep(position: u64) -> bool;
+    pub fn kriya_slot_advance(position: u64);
+    pub fn kriya_slot_position(lost: *mut bool) -> u64;
     pub fn kriya_slot_health(position: u64) -> i32;
     pub fn kriya_postmaster_is_alive() -> bool;
     pub fn kriya_commit_lock(exclusive: bool);

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, sync_channel};
 
 use kriya_engine::record;
-use kriya_engine::worker::{Facts, Host, HostError, Level, LogChunk, LogRange, LogRecord, XidState};
+use kriya_engine::worker::{Facts, Host, HostError, KeptLog, Level, LogChunk, LogRange, LogRecord, XidState};
 use pgrx::prelude::*;
 
 use crate::glue;
@@ -26,7 +26,9 @@ pub enum SlotHealth {
     Kept,
     /// It is kept for our slot alone.
     KeptForUs,
-    /// It is gone, or about to go.
+    /// It will not be kept for much longer.
+    RunsOut,
+    /// It is gone, or kept by nobody.
     Lost,
 }
 
@@ -55,6 +57,7 @@ impl MainThread {
         let now = match unsafe { glue::kriya_slot_health(position) } {
             0 => SlotHealth::Kept,
             1 => SlotHealth::KeptForUs,
+            2 => SlotHealth::RunsOut,
             _ => SlotHealth::Lost,
         };
         if now == SlotHealth::Lost && before != now {
@@ -77,17 +80,11 @@ impl MainThread {
     }
 }
 
-/// Moves the slot, and lets base backups know of it.
-///
-/// # Safety
-/// The main thread, which holds no other slot.
-unsafe fn keep_slot(position: u64) -> bool {
-    // SAFETY: the caller's promise.
-    let kept = unsafe { glue::kriya_slot_keep(position) };
+/// Lets base backups know of the slot.
+fn remember_slot() {
     if let Err(error) = crate::slot::remember() {
         warning!("{}: the replication slot's file could not be copied: {error}", crate::worker::NAME);
     }
-    kept
 }
 
 fn ended() -> HostError {
@@ -220,8 +217,12 @@ impl Host for MainThread {
     }
 
     fn ensure_slot(&self, position: u64) -> Result<(), HostError> {
-        // SAFETY: the main thread, which holds no other slot.
-        let kept = self.run(move || unsafe { keep_slot(position) })?;
+        let kept = self.run(move || {
+            // SAFETY: the main thread, which holds no other slot.
+            let kept = unsafe { glue::kriya_slot_keep(position) };
+            remember_slot();
+            kept
+        })?;
         self.kept_from.store(position, Ordering::Relaxed);
         if kept {
             return Ok(());
@@ -234,10 +235,22 @@ impl Host for MainThread {
     }
 
     fn advance_slot(&self, position: u64) -> Result<(), HostError> {
-        // SAFETY: as above.
-        self.run(move || unsafe { keep_slot(position) })?;
+        self.run(move || {
+            // SAFETY: the main thread, which holds no other slot.
+            unsafe { glue::kriya_slot_advance(position) };
+            remember_slot();
+        })?;
         self.kept_from.store(position, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn kept(&self) -> Result<KeptLog, HostError> {
+        self.run(|| {
+            let mut lost = false;
+            // SAFETY: reads of shared memory on the main thread.
+            let from = unsafe { glue::kriya_slot_position(&mut lost) };
+            KeptLog { from: (from != 0).then_some(from), lost }
+        })
     }
 
     fn resolve(&self, xids: &[u64]) -> Result<Vec<XidState>, HostError> {

@@ -154,8 +154,11 @@ fn serve(jobs: &Receiver<Job>, wake: &OwnedFd, host: &MainThread, handle: &Worke
     let (mut stopping, mut slot) = (false, SlotHealth::Kept);
     loop {
         let now = host.look_after_slot(slot);
-        if now != SlotHealth::Kept && now != slot {
-            handle.flush_soon();
+        match now {
+            SlotHealth::KeptForUs if now != slot => handle.flush_soon(),
+            // Again and again: who could not do it now may be able to the next time.
+            SlotHealth::RunsOut | SlotHealth::Lost => handle.log_runs_out(),
+            _ => {}
         }
         slot = now;
         // Barriers of DROP DATABASE and the like wait for every process to have seen them.

@@ -192,7 +192,78 @@ impl ExternalLog for StoreLog {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::time::Duration;
+
     use super::*;
+    use crate::worker::host::{Facts, KeptLog, Level, LogChunk, XidState};
+
+    /// A host whose slot takes its time to move to position 10, until it has seen 20 or not for a while.
+    struct SlowSlot {
+        moved: Mutex<Vec<u64>>,
+        entered: Sender<()>,
+        went_by: Mutex<Receiver<()>>,
+        goes_by: Sender<()>,
+    }
+
+    fn unused<T>() -> Result<T, HostError> {
+        Err(HostError::new("nobody asks for this"))
+    }
+
+    impl Host for SlowSlot {
+        fn advance_slot(&self, position: u64) -> Result<(), HostError> {
+            if position == 10 {
+                self.entered.send(()).unwrap();
+                let _ = self.went_by.lock().unwrap().recv_timeout(Duration::from_millis(300));
+            }
+            self.moved.lock().unwrap().push(position);
+            self.goes_by.send(()).unwrap();
+            Ok(())
+        }
+        fn facts(&self) -> Result<Facts, HostError> {
+            unused()
+        }
+        fn position(&self) -> Result<u64, HostError> {
+            unused()
+        }
+        fn redo(&self) -> Result<u64, HostError> {
+            unused()
+        }
+        fn log(&self, _: Vec<Vec<u8>>, _: bool) -> Result<LogRange, HostError> {
+            unused()
+        }
+        fn read_log(&self, _: u64, _: u64, _: usize) -> Result<LogChunk, HostError> {
+            unused()
+        }
+        fn ensure_slot(&self, _: u64) -> Result<(), HostError> {
+            unused()
+        }
+        fn kept(&self) -> Result<KeptLog, HostError> {
+            unused()
+        }
+        fn resolve(&self, _: &[u64]) -> Result<Vec<XidState>, HostError> {
+            unused()
+        }
+        fn barrier(&self) -> Result<(), HostError> {
+            unused()
+        }
+        fn report(&self, _: Level, _: &str) {}
+    }
+
+    #[test]
+    fn of_two_who_let_the_log_go_at_once_the_later_position_wins() {
+        let ((entered, enters), (goes_by, went_by)) = (channel(), channel());
+        let host = SlowSlot { moved: Mutex::default(), entered, went_by: Mutex::new(went_by), goes_by };
+        let host = Arc::new(host);
+        let keeper = LogKeeper::new(Arc::clone(&host) as _, 1, 1, 1, None, (1, None));
+        let earlier = Arc::clone(&keeper);
+        let first = std::thread::spawn(move || earlier.let_go(10).unwrap());
+        enters.recv().unwrap();
+        assert!(keeper.let_go(20).unwrap());
+        assert!(first.join().unwrap());
+        assert!(!keeper.let_go(15).unwrap());
+        assert_eq!(*host.moved.lock().unwrap(), [10, 20]);
+    }
 
     #[test]
     fn the_owner_section_comes_back_and_other_bytes_are_errors() {

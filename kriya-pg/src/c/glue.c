@@ -25,6 +25,7 @@
 #include "nodes/bitmapset.h"
 #include "nodes/execnodes.h"
 #include "pgstat.h"
+#include "postmaster/bgwriter.h"
 #include "replication/slot.h"
 #include "storage/bufmgr.h"
 #include "storage/condition_variable.h"
@@ -89,16 +90,22 @@ log_is_archived(void)
 	return recoveryRestoreCommand != NULL && recoveryRestoreCommand[0] != '\0';
 }
 
+/* The earliest position from which this process has read the log. */
+static XLogRecPtr oldest_read = InvalidXLogRecPtr;
+
 /*
  * Opens a segment of the log. One that is not in pg_wal any more (a restored base backup has only its own) is fetched
- * by restore_command into our folder; its name is gone again as soon as it is open.
+ * by restore_command into our folder; its name is gone again as soon as it is open. What the command is told as the
+ * oldest segment that a restart would need (%r) is what we began to read at: it may remove everything before.
  */
 static void
 open_segment(XLogReaderState *reader, XLogSegNo segment, TimeLineID *timeline)
 {
 	char		path[MAXPGPATH];
 	char		name[MAXFNAMELEN];
+	char		oldest[MAXFNAMELEN];
 	char	   *command;
+	XLogSegNo	oldest_segment;
 	struct stat found;
 	int			status;
 
@@ -115,7 +122,9 @@ open_segment(XLogReaderState *reader, XLogSegNo segment, TimeLineID *timeline)
 	snprintf(path, sizeof(path), "kriya/%s", name);
 	if (unlink(path) != 0 && errno != ENOENT)
 		ereport(ERROR, (errcode_for_file_access(), errmsg("could not remove file \"%s\": %m", path)));
-	command = BuildRestoreCommand(recoveryRestoreCommand, path, name, name);
+	XLByteToSeg(Min(oldest_read, GetRedoRecPtr()), oldest_segment, wal_segment_size);
+	XLogFileName(oldest, *timeline, oldest_segment, wal_segment_size);
+	command = BuildRestoreCommand(recoveryRestoreCommand, path, name, oldest);
 	fflush(NULL);
 	status = command == NULL ? -1 : system(command);
 	reader->seg.ws_file = status == 0 ? BasicOpenFile(path, O_RDONLY | PG_BINARY) : -1;
@@ -160,6 +169,8 @@ kriya_log_read(uint64 from, uint64 upto, const char *magic, uint32 magic_length,
 
 	if (from >= upto)
 		return from;
+	if (oldest_read == InvalidXLogRecPtr || from < oldest_read)
+		oldest_read = from;
 	mine = AllocSetContextCreate(CurrentMemoryContext, "kriya log reader", ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(mine);
 	reader = XLogReaderAllocate(wal_segment_size, NULL,
@@ -168,33 +179,47 @@ kriya_log_read(uint64 from, uint64 upto, const char *magic, uint32 magic_length,
 										   .segment_close = &wal_segment_close),
 								private_pointer);
 	if (reader == NULL)
-		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
-	XLogBeginRead(reader, from);
-	while (next < upto)
 	{
-		XLogRecord *record = XLogReadRecord(reader, &message);
-
-		if (record == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_DATA_CORRUPTED),
-					 errmsg("write-ahead log could not be read at %X/%X, although it must reach %X/%X",
-							LSN_FORMAT_ARGS(next), LSN_FORMAT_ARGS(upto)),
-					 errdetail("%s", message ? message : "The log ends there.")));
-		next = reader->EndRecPtr;
-		if (XLogRecGetRmid(reader) == RM_XLOG_ID &&
-			(XLogRecGetInfo(reader) & ~XLR_INFO_MASK) == XLOG_NOOP &&
-			XLogRecGetDataLen(reader) >= magic_length &&
-			memcmp(XLogRecGetData(reader), magic, magic_length) == 0 &&
-			!each(context, reader->ReadRecPtr, reader->EndRecPtr, XLogRecGetData(reader), XLogRecGetDataLen(reader)))
-			break;
-		/* Whoever asks goes on from here; this thread has other things to do as well. */
-		if (next - from >= READ_AT_ONCE)
-			break;
-		CHECK_FOR_INTERRUPTS();
+		MemoryContextSwitchTo(old);
+		MemoryContextDelete(mine);
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 	}
-	XLogReaderFree(reader);
-	MemoryContextSwitchTo(old);
-	MemoryContextDelete(mine);
+	/* No transaction ends here that would close the reader's file. */
+	PG_TRY();
+	{
+		XLogBeginRead(reader, from);
+		while (next < upto)
+		{
+			XLogRecord *record = XLogReadRecord(reader, &message);
+
+			if (record == NULL)
+				ereport(ERROR,
+						(errcode(ERRCODE_DATA_CORRUPTED),
+						 errmsg("write-ahead log could not be read at %X/%X, although it must reach %X/%X",
+								LSN_FORMAT_ARGS(next), LSN_FORMAT_ARGS(upto)),
+						 errdetail("%s", message ? message : "The log ends there.")));
+			next = reader->EndRecPtr;
+			if (XLogRecGetRmid(reader) == RM_XLOG_ID &&
+				(XLogRecGetInfo(reader) & ~XLR_INFO_MASK) == XLOG_NOOP &&
+				XLogRecGetDataLen(reader) >= magic_length &&
+				memcmp(XLogRecGetData(reader), magic, magic_length) == 0 &&
+				!each(context, reader->ReadRecPtr, reader->EndRecPtr, XLogRecGetData(reader),
+					  XLogRecGetDataLen(reader)))
+				break;
+			/* Whoever asks goes on from here; this thread has other things to do as well. */
+			if (next - from >= READ_AT_ONCE)
+				break;
+			CHECK_FOR_INTERRUPTS();
+		}
+	}
+	PG_FINALLY();
+	{
+		XLogReaderFree(reader);
+		MemoryContextSwitchTo(old);
+		/* The error, if there is one, was copied out of here. */
+		MemoryContextDelete(mine);
+	}
+	PG_END_TRY();
 	return next;
 }
 
@@ -236,32 +261,41 @@ slot_create(void)
 #endif
 }
 
-/*
- * Makes the slot keep the log from `position` on; creates it, or makes it anew where it was invalidated. Set under
- * ReplicationSlotAllocationLock, then the oldest segment is looked at: true if the log from `position` is still there,
- * or may be in an archive. Nobody stays the slot's owner.
- */
-bool
-kriya_slot_keep(uint64 position)
+/* From where on the slot keeps the log; invalid if there is none, or if it was invalidated. */
+static XLogRecPtr
+slot_position(bool *lost)
 {
 	ReplicationSlot *slot = SearchNamedReplicationSlot(SLOT_NAME, true);
-	bool		created = false;
-	XLogSegNo	segment;
+	XLogRecPtr	position;
+
+	*lost = slot != NULL && slot_is_lost(slot);
+	if (slot == NULL || *lost)
+		return InvalidXLogRecPtr;
+	SpinLockAcquire(&slot->mutex);
+	position = slot->data.restart_lsn;
+	SpinLockRelease(&slot->mutex);
+	return position;
+}
+
+/*
+ * Makes the slot keep the log from `position` on, wherever it was; creates it, or makes it anew where it was
+ * invalidated. Set under ReplicationSlotAllocationLock, so that a checkpoint counts it or not, and nothing in between.
+ * Nobody stays the slot's owner.
+ */
+static void
+slot_move(XLogRecPtr position)
+{
+	ReplicationSlot *slot = SearchNamedReplicationSlot(SLOT_NAME, true);
+	bool		durable;
 
 	if (slot != NULL && slot_is_lost(slot))
 	{
-#if PG_VERSION_NUM >= 170000
 		ReplicationSlotDrop(SLOT_NAME, true);
-#else
-		ReplicationSlotDrop(SLOT_NAME, true);
-#endif
 		slot = NULL;
 	}
+	durable = slot == NULL || slot->data.restart_lsn == InvalidXLogRecPtr || slot->data.restart_lsn > position;
 	if (slot == NULL)
-	{
 		slot_create();
-		created = true;
-	}
 	else
 		slot_acquire();
 	slot = MyReplicationSlot;
@@ -273,28 +307,94 @@ kriya_slot_keep(uint64 position)
 	ReplicationSlotsComputeRequiredLSN();
 	LWLockRelease(ReplicationSlotAllocationLock);
 
+	/* One that was moved on and is forgotten keeps too much, which is no harm. */
 	ReplicationSlotMarkDirty();
-	if (created)
+	if (durable)
 		ReplicationSlotSave();
 	ReplicationSlotRelease();
+}
 
+/*
+ * Sees to it that the log from `position` on is kept: true if it is, and is there or may be in an archive. A slot that
+ * keeps more is left as it is. One that keeps less moves back, which a checkpoint under way does not know of: it may
+ * remove segments, or invalidate the slot, by what it looked at before. So another one is waited for, and then it is
+ * looked at what is left.
+ */
+bool
+kriya_slot_keep(uint64 position)
+{
+	XLogRecPtr	kept;
+	bool		lost;
+	XLogSegNo	segment;
+
+	for (int tries = 0;; tries++)
+	{
+		kept = slot_position(&lost);
+		if (kept != InvalidXLogRecPtr && kept <= position)
+			break;
+		if (tries == 3)
+			return false;
+		slot_move(position);
+		/* No checkpoint removes what lies behind its own redo position. */
+		if (position < GetRedoRecPtr())
+			RequestCheckpoint(CHECKPOINT_IMMEDIATE | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
+	}
 	XLByteToSeg(position, segment, wal_segment_size);
 	return XLogGetLastRemovedSegno() < segment || log_is_archived();
 }
 
-/* 0: the log from `position` is kept; 1: it is kept for the slot alone (flush soon); 2: it is gone. */
+/* Lets the log before `position` go; never moves back. A slot that is gone or was invalidated keeps it from there on. */
+void
+kriya_slot_advance(uint64 position)
+{
+	bool		lost;
+	XLogRecPtr	kept = slot_position(&lost);
+
+	if (kept == InvalidXLogRecPtr || kept < position)
+		slot_move(position);
+}
+
+/* From where on the slot keeps the log, 0 if it does not; `lost` if it was invalidated. */
+uint64
+kriya_slot_position(bool *lost)
+{
+	return slot_position(lost);
+}
+
+/*
+ * 0: the log from `position` is kept; 1: it is kept for the slot alone (flush soon); 2: it will not be for much longer;
+ * 3: it is not.
+ */
 int
 kriya_slot_health(uint64 position)
 {
+	bool		lost;
+
+	(void) slot_position(&lost);
+	if (lost)
+		return 3;
+	if (max_slot_wal_keep_size_mb >= 0)
+	{
+		/* As KeepLogSeg has it, but with half the way still to go. */
+		XLogSegNo	current,
+					needed;
+
+		XLByteToSeg(GetXLogWriteRecPtr(), current, wal_segment_size);
+		XLByteToSeg(position, needed, wal_segment_size);
+		if (current > needed &&
+			(current - needed) * 2 > XLogMBVarToSegs((uint64) max_slot_wal_keep_size_mb, wal_segment_size))
+			return XLogGetLastRemovedSegno() < needed ? 2 : 3;
+	}
 	switch (GetWALAvailability(position))
 	{
 		case WALAVAIL_RESERVED:
 			return 0;
 		case WALAVAIL_EXTENDED:
-		case WALAVAIL_UNRESERVED:
 			return 1;
-		default:
+		case WALAVAIL_UNRESERVED:
 			return 2;
+		default:
+			return 3;
 	}
 }
 

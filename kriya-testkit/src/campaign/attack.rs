@@ -12,7 +12,7 @@ use crate::processes::ServerProcess;
 use crate::server::Postgres;
 
 /// Fail points that somebody comes by under load.
-pub const LOAD_POINTS: [&str; 15] = [
+pub const LOAD_POINTS: [&str; 16] = [
     "after-announce",
     "after-ack",
     "after-log",
@@ -28,6 +28,7 @@ pub const LOAD_POINTS: [&str; 15] = [
     "before-segment-files",
     "before-segment-upload",
     "after-segment-upload",
+    "before-seal-record",
 ];
 /// Fail points that a starting worker comes by.
 pub const START_POINTS: [&str; 2] = ["after-generation", "during-replay"];

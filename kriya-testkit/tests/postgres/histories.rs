@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use kriya_testkit::{Postgres, StopMode};
 
-use crate::support::{builder, eventually, rows, run, server, started, value};
+use crate::support::{builder, eventually, failure, rows, run, server, started, value};
 
 const FILL: &str = "
     CREATE TABLE t (id int PRIMARY KEY, e lsmvector(3)) USING lsm_s3;
@@ -129,16 +129,114 @@ fn a_log_segment_that_is_gone_comes_from_the_archive() {
     let expected = content(&server);
     server.kill().unwrap();
     // Postgres itself needs the segment for its own recovery, so it goes only after that.
-    let mut alone = Command::new(server.installation().program("postgres"));
-    alone.arg("--single").arg("-D").arg(server.folder().data()).args(["-c", "shared_preload_libraries=", "template1"]);
-    alone.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    server.account().apply(&mut alone);
-    assert!(alone.status().expect("single-user mode runs").success());
+    run_alone(&server, "postgres", &["--single"], &["-c", "shared_preload_libraries=", "template1"]);
     let segment = server.folder().data().join("pg_wal").join(&first);
     let archived = archive.path().join(&first);
     std::fs::copy(&segment, &archived).unwrap();
     std::fs::set_permissions(&archived, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     std::fs::remove_file(&segment).unwrap();
+    server.start().unwrap();
+    assert_eq!(content(&server), expected);
+}
+
+/// Lets another program of the server's installation work on its data.
+fn run_alone(server: &Postgres, program: &str, first: &[&str], then: &[&str]) {
+    let mut alone = Command::new(server.installation().program(program));
+    alone.args(first).arg("-D").arg(server.folder().data()).args(then);
+    alone.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    server.account().apply(&mut alone);
+    assert!(alone.status().expect("the program runs").success());
+}
+
+#[test]
+fn after_pg_resetwal_on_a_stopped_server_the_store_is_refused_and_a_takeover_has_everything() {
+    let mut server = server();
+    run(&mut server.connect().unwrap(), FILL);
+    let expected = content(&server);
+    server.stop(StopMode::Fast).unwrap();
+    run_alone(&server, "pg_resetwal", &["-f"], &[]);
+    server.start().unwrap();
+    let mut client = server.connect().unwrap();
+    let (_, message) = failure(&mut client, "SELECT count(*) FROM t");
+    assert!(message.contains("cannot be used"), "{message}");
+    let told = value(&mut client, "SELECT lsm_s3_takeover()");
+    assert!(told.contains("an orderly stop left whole"), "{told}");
+    assert_eq!(content(&server), expected);
+    run(&mut client, "INSERT INTO t VALUES (9001, '[3,3,3]')");
+    server.kill().unwrap();
+    server.start().unwrap();
+    assert_eq!(value(&mut server.connect().unwrap(), "SELECT id FROM t WHERE id > 9000"), "9001");
+}
+
+#[test]
+fn after_pg_resetwal_on_a_crashed_server_what_was_logged_only_is_missed_by_order_alone() {
+    let mut server = started(builder().setting("lsm_s3.flush_interval_ms", "3600000"));
+    let mut client = server.connect().unwrap();
+    run(&mut client, FILL);
+    run(&mut client, "SELECT lsm_s3_flush(); CHECKPOINT");
+    let expected = content(&server);
+    run(&mut client, "INSERT INTO t SELECT g, '[2,2,2]' FROM generate_series(6001, 6100) g; CHECKPOINT");
+    server.kill_all().unwrap();
+    run_alone(&server, "pg_resetwal", &["-f"], &[]);
+    server.start().unwrap();
+    let mut client = server.connect().unwrap();
+    assert!(failure(&mut client, "SELECT count(*) FROM t").1.contains("cannot be used"));
+    assert!(failure(&mut client, "SELECT lsm_s3_takeover()").1.contains("would be lost"));
+    assert!(failure(&mut client, "SELECT count(*) FROM t").1.contains("cannot be used"));
+    let told = value(&mut client, "SELECT lsm_s3_takeover(accept_loss => true)");
+    assert!(told.contains("REINDEX"), "{told}");
+    run(&mut client, "REINDEX TABLE t; REINDEX TABLE h");
+    assert_eq!(content(&server), expected);
+    // Index entries of rows that are lost must not come to mean others.
+    run(&mut client, "INSERT INTO t SELECT g, '[2,2,2]' FROM generate_series(7001, 7200) g");
+    run(&mut client, "SET enable_seqscan = off");
+    assert_eq!(value(&mut client, "SELECT count(*) FROM t WHERE id BETWEEN 6001 AND 6100"), "0");
+    assert_eq!(value(&mut client, "SELECT count(*) FROM t WHERE id BETWEEN 7001 AND 7200"), "200");
+}
+
+#[test]
+fn a_copy_of_the_slot_that_is_damaged_is_not_put_back() {
+    let mut server = server();
+    run(&mut server.connect().unwrap(), FILL);
+    run(&mut server.connect().unwrap(), "SELECT lsm_s3_flush(); CHECKPOINT; SELECT lsm_s3_flush()");
+    let expected = content(&server);
+    server.stop(StopMode::Fast).unwrap();
+    let data = server.folder().data();
+    let copies: Vec<_> = (std::fs::read_dir(data.join("kriya")).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("slot-")))
+        .collect();
+    let [copy] = &copies[..] else { panic!("{copies:?}") };
+    let whole = std::fs::read(copy).unwrap();
+    for damage in [&whole[..whole.len() - 1], &[0; 200][..], &[][..]] {
+        std::fs::write(copy, damage).unwrap();
+        std::fs::remove_dir_all(data.join("pg_replslot/lsm_s3")).unwrap();
+        server.start().unwrap();
+        assert_eq!(content(&server), expected);
+        assert!(server.log_text().contains("is damaged"));
+        server.stop(StopMode::Fast).unwrap();
+    }
+}
+
+#[test]
+fn a_bucket_that_is_not_mounted_is_refused_until_it_is_back() {
+    let mut server = started(builder().setting("lsm_s3.flush_interval_ms", "50"));
+    run(&mut server.connect().unwrap(), FILL);
+    let expected = content(&server);
+    server.stop(StopMode::Fast).unwrap();
+    let objects = server.folder().data().join("kriya/objects");
+    let aside = objects.with_file_name("not mounted");
+    std::fs::rename(&objects, &aside).unwrap();
+    server.start().unwrap();
+    let mut client = server.connect().unwrap();
+    let error = client.batch_execute("SELECT count(*) FROM t").expect_err("it is refused");
+    let error = error.as_db_error().expect("the server's error");
+    assert!(error.message().contains("is empty, but"), "{error}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("mounted")), "{error:?}");
+    assert!(server.log_text().contains("replication slot lsm_s3 keeps"));
+    server.stop(StopMode::Fast).unwrap();
+    std::fs::remove_dir_all(&objects).unwrap();
+    std::fs::rename(&aside, &objects).unwrap();
     server.start().unwrap();
     assert_eq!(content(&server), expected);
 }

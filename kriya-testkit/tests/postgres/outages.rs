@@ -130,3 +130,67 @@ fn beyond_the_backlog_writers_wait_can_be_cancelled_and_go_on_when_the_store_is_
     run(&mut client, flood);
     assert_eq!(value(&mut client, "SELECT count(*) FROM t"), "20000");
 }
+
+/// A server that keeps little of the log for slots.
+fn keeps_little() -> Postgres {
+    let builder = builder()
+        .initdb("--wal-segsize=1")
+        .setting("max_slot_wal_keep_size", "16MB")
+        .setting("min_wal_size", "2MB")
+        .setting("max_wal_size", "8MB")
+        .setting("lsm_s3.flush_interval_ms", "3600000");
+    let server = started(builder);
+    run(&mut server.connect().unwrap(), "CREATE TABLE t (id int PRIMARY KEY, v text, e lsmvector(3)) USING lsm_s3");
+    run(&mut server.connect().unwrap(), "CREATE INDEX ON t USING lsm_hnsw (e); CREATE TABLE traffic (v text)");
+    server
+}
+
+const TRAFFIC: &str = "INSERT INTO traffic SELECT repeat('x', 1000) FROM generate_series(1, 3000); CHECKPOINT";
+const SLOT: &str = "SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'lsm_s3'";
+
+#[test]
+fn an_outage_longer_than_the_server_keeps_log_for_slots_loses_nothing_in_a_crash() {
+    let mut server = keeps_little();
+    fill(&server, 1, 2000);
+    let mut client = server.connect().unwrap();
+    run(&mut client, "SELECT lsm_s3_flush()");
+    let restart = "SELECT restart_lsn - '0/0'::pg_lsn FROM pg_replication_slots WHERE slot_name = 'lsm_s3'";
+    let from: u64 = value(&mut client, restart).parse().unwrap();
+    let outage = Outage::begin(&server);
+    fill(&server, 2001, 4000);
+    // Several times as much log as is kept.
+    for _ in 0..16 {
+        run(&mut client, TRAFFIC);
+        eventually("the slot follows the local disk", || value(&mut client, SLOT) == "reserved");
+    }
+    assert!(value(&mut client, restart).parse::<u64>().unwrap() > from + (32 << 20));
+    assert!(server.log_text().contains("max_slot_wal_keep_size allows"));
+    server.kill().unwrap();
+    server.start().unwrap();
+    outage.end();
+    check(&server, 4000);
+    assert_ne!(value(&mut server.connect().unwrap(), SLOT), "lost");
+}
+
+#[test]
+fn a_slot_that_was_invalidated_is_made_anew_and_nothing_is_lost() {
+    let mut server = keeps_little();
+    fill(&server, 1, 2000);
+    let mut client = server.connect().unwrap();
+    let worker = server.processes().into_iter().find(|process| process.title.contains("kriya storage worker"));
+    let worker = worker.expect("the worker");
+    worker.signal(rustix::process::Signal::STOP);
+    for _ in 0..10 {
+        run(&mut client, TRAFFIC);
+    }
+    assert_eq!(value(&mut client, SLOT), "lost");
+    worker.signal(rustix::process::Signal::CONT);
+    eventually("the slot is there again", || value(&mut client, SLOT) == "reserved");
+    assert!(server.log_text().contains("no longer kept"));
+    let status = value(&mut client, "SELECT lsm_s3_status()");
+    assert!(status.contains("log: replication slot lsm_s3 keeps"), "{status}");
+    fill(&server, 2001, 2100);
+    server.kill().unwrap();
+    server.start().unwrap();
+    check(&server, 2100);
+}
