@@ -5,6 +5,9 @@
  */
 #include "postgres.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include "access/heapam.h"
 #include "access/heaptoast.h"
 #include "access/htup_details.h"
