@@ -26,6 +26,7 @@ mod lease;
 mod live;
 mod locking;
 mod locks;
+mod loss;
 mod opening;
 mod owner;
 mod place;

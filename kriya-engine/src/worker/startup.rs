@@ -10,10 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use lsmstore::{
-    Batch, Config, Env, FlushError, FlushOptions, LogChoice, OpenError, RegionKind, Store, SystemEnv, View, candidates,
-    fail,
-};
+use lsmstore::{Config, Env, FlushError, LogChoice, OpenError, RegionKind, Store, SystemEnv, View, candidates, fail};
 use object_store::ObjectStore;
 
 use crate::catalogue::{CatalogueEntry, IndexDescription, IndexEntry, SegmentRecord, floats};
@@ -24,7 +21,7 @@ use crate::record::{Generation, Kind};
 use crate::worker::check::{refuses_second_create, unconditional};
 use crate::worker::config::{Endpoint, WorkerConfig};
 use crate::worker::counters::{Counters, raise_sequences};
-use crate::worker::engine::{ApplyError, Ending, Engine, Signals};
+use crate::worker::engine::{Ending, Engine, Signals};
 use crate::worker::flushing::fates;
 use crate::worker::gate::Gate;
 use crate::worker::history::{Choice, Chosen, Takeover, go_on, keep_log};
@@ -32,6 +29,7 @@ use crate::worker::host::{Host, Level};
 use crate::worker::indexes::{Index, Indexes};
 use crate::worker::lease::Tenancy;
 use crate::worker::live::Live;
+use crate::worker::loss::{came_to, make_up_for_loss};
 use crate::worker::owner::{LogKeeper, StoreLog};
 use crate::worker::place::{hint, objects_of, told};
 use crate::worker::replay::replay;
@@ -249,59 +247,6 @@ pub(crate) fn open(
     Ok(engine)
 }
 
-/// What a takeover came to, for who ordered it.
-fn came_to(chosen: &Chosen) -> String {
-    let (number, newest) = (chosen.manifest.number, chosen.newest.number);
-    let whole = match (chosen.unlogged, chosen.lossy) {
-        (false, _) => "and the log behind it: nothing that this server had is lost",
-        (true, false) => "which an orderly stop left whole",
-        (true, true) => {
-            "without what was logged after it; every index on an lsm_s3 table and every lsm_hnsw index needs a REINDEX"
-        }
-    };
-    match number > newest {
-        true => format!("the store goes on as the local disk has it, ahead of manifest {newest}, {whole}"),
-        false => format!("the store goes on with manifest {number} of {newest}, {whole}"),
-    }
-}
-
-/// After a loss nobody knows which numbers were given out: all go on far above. Nor which index entries are missing: every
-/// index is dropped for good and has to be made anew.
-fn make_up_for_loss(engine: &Engine) -> Result<(), StartError> {
-    let view = &*engine.store.view().map_err(|error| StartError::failed(&error))?;
-    let mut batches = engine.counters.far_above(view).map_err(|error| StartError::failed(&error))?;
-    let indexes = index_entries(view, view.read_sequence())?;
-    for some in indexes.keys().collect::<Vec<_>>().chunks(256) {
-        let mut batch = Batch::new();
-        for id in some {
-            batch.put(&keys::drop_mark(**id, 0), &[]);
-        }
-        batches.push(batch);
-    }
-    for batch in batches.iter().filter(|batch| !batch.is_empty()) {
-        apply_at_start(engine, batch)?;
-    }
-    // Until this is durable every start does it again.
-    engine.log.lossy.store(false, Ordering::SeqCst);
-    let options = FlushOptions { clean: false, force: true };
-    let flushed = engine.runtime.block_on(engine.store.flush_with(options));
-    flushed.map(drop).map_err(StartError::flush)
-}
-
-/// Applies a batch while nobody else flushes yet.
-fn apply_at_start(engine: &Engine, batch: &Batch) -> Result<(), StartError> {
-    loop {
-        match engine.apply(batch) {
-            Ok(_) => return Ok(()),
-            Err(ApplyError::Busy) => {
-                let flushed = engine.runtime.block_on(engine.store.flush());
-                flushed.map_err(StartError::flush)?;
-            }
-            Err(error) => return Err(StartError::failed(&error)),
-        }
-    }
-}
-
 /// Maps sealed segments, and makes active ones of the entries that no sealed one covers.
 fn load_indexes(engine: &Engine) -> Result<(), StartError> {
     let view = &*engine.store.view().map_err(|error| StartError::failed(&error))?;
@@ -355,7 +300,7 @@ fn restore(
     Ok(index)
 }
 
-fn index_entries(view: &View, sequence: u64) -> Result<HashMap<u64, IndexDescription>, StartError> {
+pub(super) fn index_entries(view: &View, sequence: u64) -> Result<HashMap<u64, IndexDescription>, StartError> {
     let unreadable = |error: &dyn fmt::Display| StartError::refused(error.to_string(), "");
     let mut found = HashMap::new();
     let mut scan = view.scan_prefix(&[keys::CATALOGUE], sequence).map_err(|error| unreadable(&error))?;

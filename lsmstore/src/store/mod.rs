@@ -11,6 +11,7 @@
 //! * Once fenced, poisoned or closed the handle refuses everything; views that somebody holds stay readable.
 
 mod flush;
+mod folder;
 mod group;
 mod merge;
 mod open;

@@ -11,8 +11,8 @@ use object_store::ObjectStore;
 use uuid::Uuid;
 
 use crate::config::Config;
-use crate::env::{Env, blocking, nonce, write_whole};
-use crate::error::{Corruption, OpenError, StorageError, WriteError};
+use crate::env::{Env, nonce};
+use crate::error::{OpenError, StorageError, WriteError};
 use crate::log::LogChoice;
 use crate::manifest::{LogKind, Manifest, ManifestInfo, local, publish};
 use crate::memtable::insert::{Heights, Inserter};
@@ -21,6 +21,7 @@ use crate::object::{self, Created, Names};
 use crate::sstable::read::Table;
 use crate::sstable::{TableId, TableRef};
 use crate::store::flush::{Local, birth_of, tables_of};
+use crate::store::folder::{identity, take_mark};
 use crate::store::group::Group;
 use crate::store::publish::{Uploader, upload};
 use crate::store::stats::Counters;
@@ -33,11 +34,7 @@ use crate::wal::recover::{Logged, Segments};
 const ATTEMPTS: u32 = 16;
 /// Mirrors that are verified or fetched at a time.
 const PARALLEL: usize = 4;
-/// The file that marks an orderly stop; it names the store and the manifest.
-const MARK: &str = "ORDERLY";
 const LOCK: &str = "LOCK";
-/// The file that names the folder.
-const IDENTITY: &str = "IDENTITY";
 
 impl Store {
     /// Opens the store under the configured prefix, making it if there is none, and takes it over: a manifest with the
@@ -418,57 +415,5 @@ impl Store {
         }
         self.set_next_sequence(0);
         Ok(())
-    }
-}
-
-/// The name of a local folder, given when it is first used.
-fn identity(env: &dyn Env, config: &Config) -> Result<Uuid, OpenError> {
-    let path = config.local_dir.join(IDENTITY);
-    match env.read(&path) {
-        Ok(bytes) => {
-            let name = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim_end().parse().ok());
-            let bad = || Corruption::new(path.display().to_string(), 0, "this is not the name of a folder");
-            Ok(name.ok_or_else(|| StorageError::Corrupt(bad()))?)
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let name = nonce(env).map_err(StorageError::local("random bytes"))?;
-            write_whole(env, &config.local_dir, IDENTITY, format!("{name}\n").as_bytes())?;
-            Ok(name)
-        }
-        Err(error) => Err(StorageError::local(path)(error).into()),
-    }
-}
-
-/// Reads and removes the mark of an orderly stop.
-fn take_mark(env: &dyn Env, config: &Config) -> Result<Option<(Uuid, u64)>, StorageError> {
-    let path = config.local_dir.join(MARK);
-    let bytes = match env.read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(StorageError::local(path)(error)),
-    };
-    env.remove(&path).map_err(StorageError::local(&path))?;
-    env.sync_dir(&config.local_dir).map_err(StorageError::local(&config.local_dir))?;
-    let mark = String::from_utf8(bytes).ok().and_then(|text| {
-        let (store, number) = text.trim_end().split_once(' ')?;
-        Some((store.parse().ok()?, number.parse().ok()?))
-    });
-    Ok(mark)
-}
-
-impl Inner {
-    /// Makes the published manifest the local one, so that the folder tells whose tables it holds, and which of them have
-    /// their objects.
-    pub(super) async fn write_local(&self, uploader: &Uploader) -> Result<(), StorageError> {
-        let dir = self.config.local_dir.clone();
-        let bytes = uploader.manifest.encode(uploader.number, self.config.zstd_level);
-        let bytes = bytes.map_err(StorageError::local(&dir))?;
-        let env = Arc::clone(&self.env);
-        blocking(&*self.env, move || local::write(&*env, &dir, &bytes)).await?
-    }
-
-    /// Leaves the mark of an orderly stop: the mirrors that manifest `number` names are complete and synced.
-    pub(super) fn mark_orderly(&self, number: u64) -> Result<(), StorageError> {
-        write_whole(&*self.env, &self.config.local_dir, MARK, format!("{} {number}\n", self.store_id).as_bytes())
     }
 }

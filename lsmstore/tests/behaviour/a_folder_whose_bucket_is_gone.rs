@@ -170,3 +170,18 @@ async fn an_object_that_is_gone_comes_back_from_the_mirror_and_a_table_that_is_n
     fixture.objects.put(&object, PutPayload::from_static(b"something else")).await.unwrap();
     assert_eq!(missing(&fixture.elsewhere()).await, None, "what is in it is found out when it is read");
 }
+
+#[tokio::test]
+async fn with_a_local_manifest_that_is_damaged_the_store_is_opened_as_the_one_that_was_chosen_has_it() {
+    let (fixture, log) = (Fixture::new(), Arc::new(RecordingLog::default()));
+    let store = fixture.open_with(fixture.config(), kept_by(&log)).await;
+    store.apply(&puts(&[("a", "older")])).unwrap();
+    store.flush().await.unwrap();
+    let older = store.manifest();
+    store.apply(&puts(&[("a", "newer")])).unwrap();
+    store.flush().await.unwrap();
+    drop(store);
+    std::fs::write(fixture.folder().join("MANIFEST"), b"damaged").unwrap();
+    let store = fixture.open_with(fixture.config().base(older.nonce), kept_by(&log)).await;
+    assert_eq!(get(&store, "a").as_deref(), Some("older"));
+}
