@@ -143,7 +143,7 @@ impl Build {
             .apply_patiently(&batch, || alive(self.received, self.received))
             .map_err(|error| error.to_string())?;
         if let Some(written) = files_written {
-            written.is_named();
+            written.keep();
         }
         for (counter, next) in ceilings {
             engine.counters.set(counter, self.id, next, next + HEADROOM);

@@ -189,7 +189,7 @@ fn publish(
     }
     let opened = engine.runtime.block_on(files.open(segment, record, true)).map_err(|error| text(&error))?;
     engine.apply_patiently(&batch, goes_on).map_err(|error| text(&error))?;
-    written.is_named();
+    written.keep();
     fail::point("after-seal-record");
     Ok(Arc::new(opened))
 }

@@ -65,7 +65,7 @@ pub(crate) struct Unnamed {
 }
 
 impl Unnamed {
-    pub(crate) fn is_named(mut self) {
+    pub(crate) fn keep(mut self) {
         self.named = true;
     }
 }
