@@ -48,7 +48,7 @@ pub static BACKLOG_MB: GucSetting<i32> = GucSetting::<i32>::new(4096);
 pub static EF_SEARCH: GucSetting<i32> = GucSetting::<i32>::new(64);
 
 /// Whether a search leaves out what it finds too late to return in order.
-pub static STRICT_ORDER: GucSetting<bool> = GucSetting::<bool>::new(false);
+pub static STRICT_ORDER: GucSetting<bool> = GucSetting::<bool>::new(true);
 
 fn define(
     (name, short, long): (&'static CStr, &'static CStr, &'static CStr),
@@ -199,7 +199,7 @@ pub fn init() {
     GucRegistry::define_bool_guc(
         c"lsm_s3.strict_order",
         c"Leaves out rows that a search of an lsm_hnsw index finds too late to return in order.",
-        c"Otherwise no row is left out, and one that is found late, beyond the first ef_search rows, comes late.",
+        c"Otherwise no row is left out, and one that is found late, beyond the first ef_search rows, comes late, out of order.",
         &STRICT_ORDER,
         GucContext::Userset,
         GucFlags::default(),
