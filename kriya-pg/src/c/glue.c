@@ -395,7 +395,8 @@ kriya_slot_health(uint64 position)
 		case WALAVAIL_EXTENDED:
 			return 1;
 		case WALAVAIL_UNRESERVED:
-			return 2;
+			/* Without a limit only the slot's own step past `position` makes it so. */
+			return max_slot_wal_keep_size_mb >= 0 ? 2 : 1;
 		default:
 			return 3;
 	}

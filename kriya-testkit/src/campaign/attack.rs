@@ -28,8 +28,16 @@ pub const LOAD_POINTS: [&str; 16] = [
     "before-segment-files",
     "before-segment-upload",
     "after-segment-upload",
-    "before-seal-record",
+    SEALING,
 ];
+/// Come by when a segment of an index is sealed, and not when one is built.
+const SEALING: &str = "before-seal-record";
+/// More rows than a segment of recent rows must have for a flush to have it sealed.
+const WORTH_SEALING: &str = "
+    CREATE TABLE IF NOT EXISTS to_be_sealed (e lsmvector(2)) USING lsm_s3;
+    CREATE INDEX IF NOT EXISTS to_be_sealed_e_idx ON to_be_sealed USING lsm_hnsw (e);
+    INSERT INTO to_be_sealed SELECT ARRAY[g, g % 7]::real[]::lsmvector FROM generate_series(1, 11000) g;
+    SELECT lsm_s3_flush()";
 /// Fail points that a starting worker comes by.
 pub const START_POINTS: [&str; 2] = ["after-generation", "during-replay"];
 
@@ -170,6 +178,10 @@ pub(super) fn carry_out(
                 if server.pid().is_none() {
                     server.start()?;
                 }
+            }
+            if name == SEALING {
+                // The clients alone may take minutes to insert as much as is worth sealing. The worker may die meanwhile.
+                let _ = server.connect()?.batch_execute(WORTH_SEALING);
             }
             until(server, &format!("somebody comes by {name}"), || (!armed.exists()).then_some(()))?;
             if *then_all {

@@ -57,7 +57,8 @@ fn check(client: &mut Client, table: &str, filter: &str, distance: &str) {
     };
     let what = format!("{table} WHERE {filter} ORDER BY {distance}");
     assert!(ids(&found) == ids(&exact), "{what}: {} rows, {} by a sequential scan", found.len(), exact.len());
-    assert!(late(&found) * 200 <= exact.len(), "{what}: {} of {} rows came late", late(&found), exact.len());
+    // No promise, but a search that looks ahead does better than that even in the worst of graphs.
+    assert!(late(&found) * 20 <= exact.len(), "{what}: {} of {} rows came late", late(&found), exact.len());
     for limit in [1, 2, 10, 100, 1000] {
         let found = ordered(client, true, table, filter, distance, &format!("LIMIT {limit}"));
         let wanted = exact.len().min(limit);
