@@ -27,6 +27,13 @@ pub enum Error {
         /// What was found and what was expected, where.
         why: String,
     },
+    /// The format is known, but not to this build or not in this form.
+    NotSupported {
+        /// Which file.
+        path: PathBuf,
+        /// What is not supported.
+        what: String,
+    },
     /// Rows of different dimension were to be compared.
     DimensionMismatch {
         /// Dimension of the base.
@@ -49,11 +56,12 @@ impl fmt::Display for Error {
             Error::Io { path, source } => write!(f, "{}: {source}", path.display()),
             Error::UnknownFormat { path } => write!(
                 f,
-                "{}: known endings are fbin, f16bin, u8bin, ibin, fvecs, bvecs, ivecs and idx3-ubyte, each alone or \
-                 followed by .gz",
+                "{}: known endings are fbin, f16bin, u8bin, i8bin, ibin, fvecs, bvecs, ivecs, idx3-ubyte and hdf5, each \
+                 alone or followed by .gz",
                 path.display()
             ),
             Error::Malformed { path, why } => write!(f, "{}: {why}", path.display()),
+            Error::NotSupported { path, what } => write!(f, "{}: {what} is not supported yet", path.display()),
             Error::DimensionMismatch { base, queries } => {
                 write!(f, "the base has {base} dimensions, the queries have {queries}")
             }

@@ -2,9 +2,11 @@
 //!
 //! | ending | layout, little-endian unless said otherwise |
 //! | --- | --- |
-//! | `fbin`, `f16bin`, `u8bin`, `ibin` | `u32` rows, `u32` dimension, then the values (f32, f16, u8, i32), row after row |
+//! | `fbin`, `f16bin`, `u8bin`, `i8bin`, `ibin` | `u32` rows, `u32` dimension, then the values (f32, f16, u8, i8, i32), row after row |
 //! | `fvecs`, `bvecs`, `ivecs` | per row: `i32` dimension, then the values (f32, u8, i32); every row has the same |
 //! | `idx3-ubyte`, `idx1-ubyte` | big-endian: `0 0 8 D`, D times `u32` extent, then u8 values; a row is one image |
+//!
+//! | `hdf5`, `h5` | tables by name; which one is said after a colon: `sift.hdf5:train` (see `hdf5`) |
 //!
 //! Each may be followed by `.gz`.
 
@@ -19,6 +21,8 @@ pub enum Element {
     F16,
     /// Unsigned byte.
     U8,
+    /// Signed byte.
+    I8,
     /// Signed 32 bit.
     I32,
 }
@@ -29,7 +33,7 @@ impl Element {
         match self {
             Element::F32 | Element::I32 => 4,
             Element::F16 => 2,
-            Element::U8 => 1,
+            Element::U8 | Element::I8 => 1,
         }
     }
 }
@@ -67,6 +71,7 @@ impl Format {
                 "fbin" => (Layout::Bin, Element::F32),
                 "f16bin" => (Layout::Bin, Element::F16),
                 "u8bin" => (Layout::Bin, Element::U8),
+                "i8bin" => (Layout::Bin, Element::I8),
                 "ibin" => (Layout::Bin, Element::I32),
                 "fvecs" => (Layout::Vecs, Element::F32),
                 "bvecs" => (Layout::Vecs, Element::U8),

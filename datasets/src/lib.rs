@@ -17,15 +17,19 @@
 //! allocated by it.
 #![forbid(unsafe_code)]
 
+mod catalogue;
 mod error;
 mod format;
+#[cfg_attr(not(feature = "hdf5"), path = "hdf5_missing.rs")]
+mod hdf5;
 mod matrix;
 mod read;
 mod truth;
 mod write;
 
+pub use catalogue::{CATALOGUE, Checksum, PublicFile, PublicSet, public_set};
 pub use error::Error;
 pub use matrix::Matrix;
 pub use read::{bytes, ids, vectors};
-pub use truth::{Metric, Truth, distance, exact, recall};
+pub use truth::{Metric, Truth, distance, exact, exact_telling, recall};
 pub use write::{write_f16bin, write_fbin, write_ibin, write_text};

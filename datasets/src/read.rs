@@ -12,22 +12,27 @@ use half::f16;
 
 use crate::error::Error;
 use crate::format::{Element, Format, Layout};
+use crate::hdf5;
 use crate::matrix::Matrix;
 
 /// What a file may unpack to: 8 GiB, far above every set that these readers are for.
-const UNPACKED_LIMIT: u64 = 8 << 30;
+pub const UNPACKED_LIMIT: u64 = 8 << 30;
 
 /// Reads vectors of any format as f32: f16 is widened, bytes are counted, integers of `ibin` and `ivecs` are refused
 /// (they are ids, see [`ids`]).
 ///
 /// # Errors
-/// [`Error::Io`], [`Error::UnknownFormat`] or [`Error::Malformed`].
+/// [`Error::Io`], [`Error::UnknownFormat`] or [`Error::Malformed`]; [`Error::NotSupported`] for HDF5 in a build without it.
 pub fn vectors(path: &Path) -> Result<Matrix<f32>, Error> {
+    if let Some((file, table)) = hdf5::named(path) {
+        return hdf5::vectors(&file, &table);
+    }
     let (format, body) = body(path)?;
     let values = match format.element {
         Element::F32 => body.values.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
         Element::F16 => body.values.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
         Element::U8 => body.values.iter().map(|b| f32::from(*b)).collect(),
+        Element::I8 => body.values.iter().map(|b| f32::from(b.cast_signed())).collect(),
         Element::I32 => return Err(malformed(path, "it holds integers (ids), where vectors were expected".to_owned())),
     };
     matrix(path, values, body.dim)
@@ -36,8 +41,11 @@ pub fn vectors(path: &Path) -> Result<Matrix<f32>, Error> {
 /// Reads the ids of true neighbours, one row per query, nearest first.
 ///
 /// # Errors
-/// [`Error::Io`], [`Error::UnknownFormat`] or [`Error::Malformed`], also if an id is negative.
+/// As [`vectors`]; [`Error::Malformed`] also if an id is negative.
 pub fn ids(path: &Path) -> Result<Matrix<u32>, Error> {
+    if let Some((file, table)) = hdf5::named(path) {
+        return hdf5::ids(&file, &table);
+    }
     let (format, body) = body(path)?;
     if format.element != Element::I32 {
         return Err(malformed(path, "it holds vectors, where ids were expected".to_owned()));
@@ -81,11 +89,11 @@ fn body(path: &Path) -> Result<(Format, Body), Error> {
     body.map(|body| (format, body)).map_err(|why| malformed(path, why))
 }
 
-fn malformed(path: &Path, why: String) -> Error {
+pub fn malformed(path: &Path, why: String) -> Error {
     Error::Malformed { path: path.to_owned(), why }
 }
 
-fn matrix<T>(path: &Path, values: Vec<T>, dim: usize) -> Result<Matrix<T>, Error> {
+pub fn matrix<T>(path: &Path, values: Vec<T>, dim: usize) -> Result<Matrix<T>, Error> {
     Matrix::new(values, dim).ok_or_else(|| malformed(path, "its rows have no values".to_owned()))
 }
 

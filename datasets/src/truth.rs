@@ -55,6 +55,20 @@ pub fn distance(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
 /// # Errors
 /// [`Error::DimensionMismatch`]; [`Error::TooFewRows`] if `k` is more than there are.
 pub fn exact(metric: Metric, base: &Matrix<f32>, queries: &Matrix<f32>, k: usize) -> Result<Truth, Error> {
+    exact_telling(metric, base, queries, k, &|| {})
+}
+
+/// As [`exact`], calling `done` after each query, from any thread: this takes hours where there are many of them.
+///
+/// # Errors
+/// As [`exact`].
+pub fn exact_telling(
+    metric: Metric,
+    base: &Matrix<f32>,
+    queries: &Matrix<f32>,
+    k: usize,
+    done: &(dyn Fn() + Sync),
+) -> Result<Truth, Error> {
     if base.dim() != queries.dim() {
         return Err(Error::DimensionMismatch { base: base.dim(), queries: queries.dim() });
     }
@@ -66,8 +80,14 @@ pub fn exact(metric: Metric, base: &Matrix<f32>, queries: &Matrix<f32>, k: usize
         // The number of rows was checked to fit.
         let rows = base.rows().enumerate().map(|(i, row)| (distance(metric, query, row), i as u32));
         let mut all: Vec<(f64, u32)> = rows.collect();
-        all.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        all.truncate(k);
+        let order = |a: &(f64, u32), b: &(f64, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
+        if k < all.len() {
+            // Sorting all rows would take longer than comparing them.
+            all.select_nth_unstable_by(k, order);
+            all.truncate(k);
+        }
+        all.sort_unstable_by(order);
+        done();
         all.into_iter().map(|(distance, id)| (id, distance)).unzip()
     };
     let (ids, distances) = (0..queries.len()).into_par_iter().map(nearest).unzip();

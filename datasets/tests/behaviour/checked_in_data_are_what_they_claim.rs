@@ -1,6 +1,8 @@
 //! The ground truth beside the checked-in vectors equals what an exact search finds.
 
-use kriya_datasets::{Matrix, Metric, Truth, bytes, exact, ids, recall, vectors};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use kriya_datasets::{Matrix, Metric, Truth, bytes, exact, exact_telling, ids, recall, vectors};
 
 use crate::data;
 
@@ -64,4 +66,15 @@ fn recall_counts_what_was_found_of_the_first_k() {
     assert!((recall(&answers, &truth, 2) - 0.5).abs() < 1e-12);
     assert!((recall(&answers, &truth, 3) - 0.5).abs() < 1e-12);
     assert_eq!(recall(&[], &truth, 3), 0.0);
+}
+
+#[test]
+fn an_exact_search_tells_of_every_query() {
+    let rows = Matrix::new(vec![3.0_f32, 1.0, 2.0], 1).unwrap();
+    let told = AtomicUsize::new(0);
+    let truth = exact_telling(Metric::L2, &rows, &rows, 3, &|| _ = told.fetch_add(1, Ordering::Relaxed)).unwrap();
+    assert_eq!(told.into_inner(), 3);
+    assert_eq!(truth.ids, [[0, 2, 1], [1, 2, 0], [2, 0, 1]], "equal distances are ordered by id");
+    let nearest = exact(Metric::L2, &rows, &rows, 2).unwrap();
+    assert_eq!(nearest.ids, [[0, 2], [1, 2], [2, 0]], "fewer neighbours are the first of them");
 }

@@ -42,3 +42,11 @@ fn a_row_of_an_idx_file_is_one_image() {
     assert_eq!((read.len(), read.dim()), (2, 3));
     assert_eq!(read.row(1), [4.0, 5.0, 255.0]);
 }
+
+#[test]
+fn signed_bytes_keep_their_sign() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.i8bin");
+    fs::write(&path, [2, 0, 0, 0, 2, 0, 0, 0, 0x80, 0xff, 0, 0x7f]).unwrap();
+    assert_eq!(vectors(&path).unwrap().values(), [-128.0, -1.0, 0.0, 127.0]);
+}
