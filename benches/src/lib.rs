@@ -19,7 +19,11 @@ pub fn data(name: &str) -> PathBuf {
 ///
 /// # Errors
 /// What the index says of the rows, or the system of the memory.
-pub fn index(base: &Matrix<f32>, metric: Metric, params: HnswParams) -> Result<Hnsw<F32Rows>, Box<dyn Error>> {
+pub fn index(
+    base: &Matrix<f32>,
+    metric: Metric,
+    params: HnswParams,
+) -> Result<Hnsw<F32Rows>, Box<dyn Error + Send + Sync>> {
     let capacity = u32::try_from(base.len())?;
     let rows = Arc::new(Region::heap(F32Rows::bytes_needed(base.dim(), capacity)?)?);
     let graph = Arc::new(Region::heap(Graph::bytes_needed(capacity, params.m)?)?);

@@ -16,7 +16,6 @@ mod soak;
 mod test;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -64,9 +63,9 @@ enum Command {
     /// Measurements
     #[command(subcommand)]
     Bench(BenchCommand),
-    /// The checked-in data
+    /// Sets of vectors: public ones, true neighbours, the checked-in data
     #[command(subcommand)]
-    Dataset(DatasetCommand),
+    Dataset(dataset::DatasetCommand),
 }
 
 #[derive(Subcommand)]
@@ -85,19 +84,10 @@ enum PgCommand {
 enum BenchCommand {
     /// Speed and recall through SQL, beside heap tables and pgvector, in turns on one server
     Pg(bench::Options),
-}
-
-#[derive(Subcommand)]
-enum DatasetCommand {
-    /// Make the checked-in cut of package descriptions from the whole data set
-    Cut {
-        /// The folder of the whole data set, `deb-minilm-384-cosine`
-        #[arg(long, value_name = "DIR")]
-        from: Option<PathBuf>,
-        /// Where to write it
-        #[arg(long, value_name = "DIR")]
-        to: Option<PathBuf>,
-    },
+    /// Speed and recall of the index alone, beside other libraries, in turns
+    Ann(bench::ann::Options),
+    /// The records of `bench ann` as curves and a table
+    Report(bench::ann::ReportOptions),
 }
 
 fn run(command: Command) -> Outcome<ExitCode> {
@@ -111,7 +101,9 @@ fn run(command: Command) -> Outcome<ExitCode> {
         Command::Psql { args } => pg::psql(&args),
         Command::Demo(options) => demo::run(&options),
         Command::Bench(BenchCommand::Pg(options)) => bench::run(&options),
-        Command::Dataset(DatasetCommand::Cut { from, to }) => dataset::cut(from, to),
+        Command::Bench(BenchCommand::Ann(options)) => return bench::ann::run(&options),
+        Command::Bench(BenchCommand::Report(options)) => bench::ann::report(&options),
+        Command::Dataset(command) => dataset::run(command),
     }
     .map(|()| ExitCode::SUCCESS)
 }

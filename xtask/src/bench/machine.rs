@@ -31,13 +31,15 @@ pub fn load() -> f64 {
     text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0.0)
 }
 
-fn cpu() -> String {
+/// The processor's name.
+pub fn cpu() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let named = |line: &str| Some(line.strip_prefix("model name")?.trim_start_matches([' ', '\t', ':']).to_owned());
     text.lines().find_map(named).unwrap_or_default()
 }
 
-fn said(program: &str, arguments: &[&str]) -> String {
+/// What a program prints, run in the workspace.
+pub fn said(program: &str, arguments: &[&str]) -> String {
     let out = Command::new(program).args(arguments).current_dir(places::workspace()).output();
     out.map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned()).unwrap_or_default()
 }

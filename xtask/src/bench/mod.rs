@@ -5,6 +5,7 @@
 //! same parameters of the index, same settings, a server that waits for its disk. Before anything is measured the server
 //! is brought to rest, so that nobody pays for what another left to be done in the background.
 
+pub mod ann;
 mod client;
 mod data;
 mod knn;

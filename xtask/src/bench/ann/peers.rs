@@ -1,0 +1,77 @@
+//! Peers to measure beside: libraries from the Python index, in an environment of their own below the home of `setup`.
+//!
+//! hnswlib is built from its source distribution for this very CPU (its own setup does that; a wheel made elsewhere would
+//! not be), the others choose their instructions when they run. What was installed is kept: remove the folder for newer
+//! versions. pyglass is not among them: the index has no distribution of it for the Pythons that were tried.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use kriya_testkit::home;
+
+use crate::failure::{Failure, Outcome};
+use crate::progress::{self, Log};
+
+/// The libraries that are known, and what each is called in the index.
+pub const KNOWN: [(&str, &str); 3] = [("hnswlib", "hnswlib"), ("faiss", "faiss-cpu"), ("usearch", "usearch")];
+
+/// An environment with the peers that were asked for.
+pub struct Peers {
+    folder: PathBuf,
+}
+
+impl Peers {
+    /// Installs what is not there yet.
+    ///
+    /// # Errors
+    /// No Python with `venv`; a library that the index does not have for it, or that cannot be built.
+    pub fn provide(wanted: &[String], cpu: &str) -> Outcome<Peers> {
+        // What is built for one CPU may not run on another.
+        let cpu = cpu.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+        let peers = Peers { folder: home().join("bench").join(format!("peers-{cpu}")) };
+        let missing: Vec<&String> = wanted.iter().filter(|name| !peers.marker(name).exists()).collect();
+        if missing.is_empty() {
+            return Ok(peers);
+        }
+        fs::create_dir_all(home().join("bench")).map_err(Failure::doing("making", &home()))?;
+        let log = Log::create(home().join("bench/peers.log"))?;
+        if !peers.python().exists() {
+            progress::step("an environment for peers", || {
+                log.run(Command::new("python3").args(["-m", "venv"]).arg(&peers.folder))
+            })?;
+        }
+        for name in missing {
+            progress::step(&format!("installing {name}"), || peers.install(&log, name))?;
+            fs::write(peers.marker(name), "").map_err(Failure::doing("writing", &peers.marker(name)))?;
+        }
+        Ok(peers)
+    }
+
+    /// The program that is `library`, still without arguments after its name.
+    pub fn command(&self, library: &str) -> Command {
+        let mut command = Command::new(self.python());
+        command.arg(crate::places::workspace().join("xtask/src/bench/ann/peer.py")).arg(library);
+        command
+    }
+
+    fn install(&self, log: &Log, name: &str) -> Outcome<()> {
+        let package = KNOWN.iter().find(|(known, _)| *known == name).map_or(name, |(_, package)| package);
+        let mut pip = Command::new(self.python());
+        pip.args(["-m", "pip", "install", "--quiet", "numpy"]);
+        if name == "hnswlib" {
+            // A wheel in pip's cache may have been built on another machine.
+            pip.args(["--no-cache-dir", "--no-binary", package]).env_remove("HNSWLIB_NO_NATIVE");
+        }
+        log.run(pip.arg(package))
+    }
+
+    fn python(&self) -> PathBuf {
+        self.folder.join("bin/python")
+    }
+
+    /// Says that a library was installed whole.
+    fn marker(&self, name: &str) -> PathBuf {
+        Path::new(&self.folder).join(format!("installed-{name}"))
+    }
+}
