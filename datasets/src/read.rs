@@ -18,6 +18,9 @@ use crate::matrix::Matrix;
 /// What a file may unpack to: 8 GiB, far above every set that these readers are for.
 pub const UNPACKED_LIMIT: u64 = 8 << 30;
 
+/// Bytes of the longest header: an IDX file of four extents.
+const LONGEST_HEADER: u64 = 20;
+
 /// Reads vectors of any format as f32: f16 is widened, bytes are counted, integers of `ibin` and `ivecs` are refused
 /// (they are ids, see [`ids`]).
 ///
@@ -60,13 +63,22 @@ pub fn ids(path: &Path) -> Result<Matrix<u32>, Error> {
 /// # Errors
 /// [`Error::Io`], also if it unpacks to more than 8 GiB.
 pub fn bytes(path: &Path) -> Result<Vec<u8>, Error> {
+    bytes_while(path, |_| None)
+}
+
+/// As [`bytes`], but not much beyond the length that `length` makes of the first bytes: a file that unpacks to more than its
+/// header says is wrong anyway, however much more it is.
+fn bytes_while(path: &Path, length: impl Fn(&[u8]) -> Option<u64>) -> Result<Vec<u8>, Error> {
     let failed = |source| Error::Io { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
     let mut all = Vec::new();
     let gzipped = path.extension().is_some_and(|e| e == "gz");
     let from: &mut dyn Read = if gzipped { &mut MultiGzDecoder::new(io::BufReader::new(file)) } else { &mut { file } };
-    let read = from.take(UNPACKED_LIMIT + 1).read_to_end(&mut all).map_err(failed)?;
-    if read as u64 > UNPACKED_LIMIT {
+    from.take(LONGEST_HEADER).read_to_end(&mut all).map_err(failed)?;
+    let limit = length(&all).map_or(UNPACKED_LIMIT, |length| length.min(UNPACKED_LIMIT));
+    // One more tells that there are more.
+    from.take((limit + 1).saturating_sub(all.len() as u64)).read_to_end(&mut all).map_err(failed)?;
+    if all.len() as u64 > UNPACKED_LIMIT {
         return Err(failed(io::Error::other(format!("it holds more than {UNPACKED_LIMIT} bytes"))));
     }
     Ok(all)
@@ -80,13 +92,24 @@ struct Body {
 
 fn body(path: &Path) -> Result<(Format, Body), Error> {
     let format = Format::of(path).ok_or_else(|| Error::UnknownFormat { path: path.to_owned() })?;
-    let all = bytes(path)?;
+    let all = bytes_while(path, |header| match format.layout {
+        Layout::Bin => extents(header.get(..8)?, u32::from_le_bytes, 0, format.element.size()),
+        Layout::Idx => extents(header.get(4..4 + 4 * usize::from(*header.get(3)?))?, u32::from_be_bytes, 4, 1),
+        Layout::Vecs => None,
+    })?;
     let body = match format.layout {
         Layout::Bin => bin(all, format.element),
         Layout::Vecs => vecs(&all, format.element),
         Layout::Idx => idx(all),
     };
     body.map(|body| (format, body)).map_err(|why| malformed(path, why))
+}
+
+/// How long a file is whose header ends with these extents, after `before` other bytes.
+fn extents(header: &[u8], number: fn([u8; 4]) -> u32, before: u64, size: usize) -> Option<u64> {
+    let mut values = header.as_chunks::<4>().0.iter().map(|b| u64::from(number(*b)));
+    let values = values.try_fold(size as u64, u64::checked_mul)?;
+    values.checked_add(before + header.len() as u64)
 }
 
 pub fn malformed(path: &Path, why: String) -> Error {

@@ -83,3 +83,15 @@ fn negative_ids_and_unknown_endings_are_refused() {
     assert!(ids(&path).unwrap_err().to_string().contains("negative id"));
     assert!(matches!(vectors(&dir.path().join("a.parquet")), Err(Error::UnknownFormat { .. })));
 }
+
+#[test]
+fn a_gzip_stream_is_not_unpacked_far_beyond_what_its_header_says() {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(&[1, 0, 0, 0, 4, 0, 0, 0]).unwrap();
+    packed.write_all(&vec![0; 1 << 20]).unwrap();
+    let packed = packed.finish().unwrap();
+    let message = said("a.u8bin.gz", &packed);
+    // What is counted is what was unpacked: the header, which is read in one go, and one byte beyond the four.
+    assert!(message.contains("1 x 4 values of 1 bytes, but 12 bytes follow"), "{message}");
+    assert!(said("a.fvecs.gz", &packed).contains("row 1"), "a format without such a header");
+}

@@ -10,6 +10,7 @@ mod lint;
 mod moto;
 mod regress;
 mod tally;
+mod vectors;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -29,8 +30,8 @@ pub struct Options {
     /// Major version of PostgreSQL, for all parts that need one [default: 17, and 15 beside it]
     #[arg(long = "pg", value_name = "N", value_parser = clap::value_parser!(u32).range(13..=18))]
     major: Option<u32>,
-    /// Only this part (may be repeated): format, lints, licences, crates, glue, sql, server, sql-15, server-15, packages,
-    /// bench, fashion-mnist, moto
+    /// Only this part (may be repeated): format, lints, licences, crates, sets, ann, glue, sql, server, sql-15, server-15,
+    /// packages, bench, fashion-mnist, moto
     #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(PARTS.map(|p| p.name)))]
     only: Vec<String>,
     /// Leave out what is slow (it is counted as skipped)
@@ -64,6 +65,8 @@ enum When {
 enum Run {
     /// Nothing but the workspace.
     Plain(fn(&mut Tally) -> Outcome<()>),
+    /// The large public sets, if they are there.
+    WithSets(fn(&mut Tally, &Options) -> Outcome<()>),
     /// A Postgres with the extension in it.
     WithPostgres(fn(&mut Tally, &Installation, &Options) -> Outcome<()>),
     /// The same beside it, with the other version that is promised to work.
@@ -74,11 +77,13 @@ enum Run {
 const MAJOR: u32 = 17;
 const OTHER: u32 = 15;
 
-const PARTS: [Part; 13] = [
+const PARTS: [Part; 15] = [
     Part { name: "format", when: When::Always, run: Run::Plain(lint::format) },
     Part { name: "lints", when: When::Always, run: Run::Plain(lint::clippy) },
     Part { name: "licences", when: When::Always, run: Run::Plain(licences::check) },
     Part { name: "crates", when: When::Always, run: Run::Plain(cargo_tests::crates) },
+    Part { name: "sets", when: When::NotQuick, run: Run::WithSets(vectors::sets) },
+    Part { name: "ann", when: When::Always, run: Run::Plain(vectors::ann) },
     Part { name: "glue", when: When::Always, run: Run::WithPostgres(|tally, pg, _| lint::glue(tally, pg)) },
     Part { name: "sql", when: When::Always, run: Run::WithPostgres(|tally, pg, _| regress::run(tally, pg)) },
     Part {
@@ -138,12 +143,13 @@ pub fn run(options: &Options) -> Outcome<ExitCode> {
         let before = tally.passed();
         let outcome = match part.run {
             Run::Plain(run) => run(&mut tally),
+            Run::WithSets(run) => run(&mut tally, options),
             Run::WithPostgres(_) | Run::WithOther(_) => {
                 match (prepared.entry(major).or_insert_with(|| prepare(major)), part.run) {
                     (Ok(pg), Run::WithPostgres(run)) => run(&mut tally, pg, options),
                     (Ok(pg), Run::WithOther(run)) => run(&mut tally, pg),
                     (Err(failure), _) => Err(Failure::new(format!("it cannot run: {failure}"))),
-                    (Ok(_), Run::Plain(_)) => Ok(()),
+                    (Ok(_), Run::Plain(_) | Run::WithSets(_)) => Ok(()),
                 }
             }
         };
