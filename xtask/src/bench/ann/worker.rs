@@ -89,7 +89,11 @@ impl Worker {
         let read = self.from.read_line(&mut line);
         match serde_json::from_str(&line) {
             Ok(Value::Object(figures)) if read.is_ok() => Ok(figures),
-            _ => Err(Failure::new(format!("{} gave up: {:?}", self.library, line.trim_end()))),
+            _ => Err(Failure::new(format!(
+                "{} gave up after {:?}; above it says why, if it knows",
+                self.library,
+                line.trim_end()
+            ))),
         }
     }
 }
