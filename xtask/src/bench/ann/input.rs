@@ -119,7 +119,8 @@ impl Drop for Input {
 
 /// Rows, queries and truth: of an HDF5 file that is named without a table, those of ann-benchmarks.
 fn files(options: &Options) -> Outcome<[Option<PathBuf>; 3]> {
-    let whole = options.base.to_str().filter(|path| path.ends_with(".hdf5") || path.ends_with(".hdf5.gz"));
+    let ends = [".hdf5", ".hdf5.gz", ".h5", ".h5.gz"];
+    let whole = options.base.to_str().filter(|path| ends.iter().any(|end| path.ends_with(end)));
     let table = |name: &str| whole.map(|path| PathBuf::from(format!("{path}:{name}")));
     Ok([
         table("train"),
@@ -141,7 +142,7 @@ fn exact(options: &Options, base: &Matrix<f32>, queries: &Matrix<f32>) -> Outcom
 fn name(base: &Path) -> String {
     let said = |part: Option<&std::ffi::OsStr>| part.map(|part| part.to_string_lossy().into_owned());
     let file = said(base.file_name()).unwrap_or_default();
-    match file.split_once(".hdf5") {
+    match file.split_once(".hdf5").or_else(|| file.split_once(".h5")) {
         Some((stem, _)) => stem.to_owned(),
         None => {
             let whole = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());

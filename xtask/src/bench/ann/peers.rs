@@ -4,7 +4,7 @@
 //! not be), the others choose their instructions when they run. What was installed is kept: remove the folder for newer
 //! versions. pyglass is not among them: the index has no distribution of it for the Pythons that were tried.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -34,18 +34,28 @@ impl Peers {
         if missing.is_empty() {
             return Ok(peers);
         }
-        fs::create_dir_all(home().join("bench")).map_err(Failure::doing("making", &home()))?;
-        let log = Log::create(home().join("bench/peers.log"))?;
-        if !peers.python().exists() {
-            progress::step("an environment for peers", || {
-                log.run(Command::new("python3").args(["-m", "venv"]).arg(&peers.folder))
-            })?;
-        }
-        for name in missing {
-            progress::step(&format!("installing {name}"), || peers.install(&log, name))?;
-            fs::write(peers.marker(name), "").map_err(Failure::doing("writing", &peers.marker(name)))?;
-        }
+        let bench = home().join("bench");
+        fs::create_dir_all(&bench).map_err(Failure::doing("making", &bench))?;
+        let path = bench.join("peers.lock");
+        let lock = File::create(&path).map_err(Failure::doing("making", &path))?;
+        lock.lock().map_err(Failure::doing("locking", &path))?;
+        let log = Log::create(bench.join("peers.log"))?;
+        // What a killed attempt left behind is cleared away.
+        peers.once("environment", || {
+            log.run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&peers.folder))
+        })?;
+        missing.into_iter().try_for_each(|name| peers.once(name, || peers.install(&log, name)))?;
         Ok(peers)
+    }
+
+    /// Takes a step that was not taken to its end before.
+    fn once(&self, name: &str, step: impl FnOnce() -> Outcome<()>) -> Outcome<()> {
+        let marker = self.marker(name);
+        if marker.exists() {
+            return Ok(());
+        }
+        progress::step(&format!("peers: {name}"), step)?;
+        fs::write(&marker, "").map_err(Failure::doing("writing", &marker))
     }
 
     /// The program that is `library`, still without arguments after its name.

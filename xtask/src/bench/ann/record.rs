@@ -99,7 +99,8 @@ impl Verdict {
         let Some(first) = run.iter().find(gauge) else { return Verdict::Unchecked("hnswlib took no part") };
         let now = per_width(run.iter().filter(gauge), "qps");
         let mut runs: BTreeMap<&str, Vec<&Line>> = BTreeMap::new();
-        for line in earlier.iter().filter(gauge).filter(|line| kind(line) == kind(first)) {
+        let same = |line: &&Line| kind(line) == kind(first) && text(line, "version") == text(first, "version");
+        for line in earlier.iter().filter(gauge).filter(same) {
             runs.entry(text(line, "date")).or_default().push(line);
         }
         let mut best: BTreeMap<u64, f64> = BTreeMap::new();
