@@ -5,11 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, ValueFormatter};
 use plotters::prelude::*;
 
+use super::curve::speed_at;
 use super::record::{Line, kind, read, text};
 use super::summary::{RECALLS, Subject, shown};
 use crate::failure::{Failure, Outcome};
@@ -28,6 +31,9 @@ pub struct ReportOptions {
 
 /// Misses of less than this share are drawn as this.
 const FINEST: f64 = 1e-4;
+
+/// Recalls that the axis names.
+const MARKS: [f64; 9] = [0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995];
 
 /// Draws and writes.
 ///
@@ -97,7 +103,8 @@ fn table(out: &mut String, line: &Line, subjects: &[Subject]) {
     let _ok = write!(
         out,
         "### {}\n\n{}, commit {}, {}; queries/s by {} thread(s)\n\n\
-         | | build s | bytes/vector | QPS at {a} | {b} | {c} | highest recall |\n|---|---|---|---|---|---|---|\n",
+         | | build s | bytes/vector | QPS at {a} | {b} | {c} | per CPU second at {c} | highest recall |\n\
+         |---|---|---|---|---|---|---|---|\n",
         title(line),
         text(line, "machine"),
         text(line, "commit"),
@@ -109,7 +116,8 @@ fn table(out: &mut String, line: &Line, subjects: &[Subject]) {
         let [a, b, c] = speeds.map(|qps| shown(qps, 0));
         let (build, bytes) = (shown(subject.build_s, 1), shown(subject.bytes_per_vector, 0));
         let name = format!("{} {}", subject.library, subject.version);
-        let _ok = writeln!(out, "| {name} | {build} | {bytes} | {a} | {b} | {c} | {highest:.4} |");
+        let processor = shown(speed_at(&subject.processor, RECALLS[2]), 0);
+        let _ok = writeln!(out, "| {name} | {build} | {bytes} | {a} | {b} | {c} | {processor} | {highest:.4} |");
     }
     out.push('\n');
 }
@@ -119,15 +127,44 @@ fn nines(recall: f64) -> f64 {
     -(1.0 - recall).max(FINEST).log10()
 }
 
+/// The axis of recalls, drawn by their nines.
+struct Recalls(Range<f64>);
+
+impl Ranged for Recalls {
+    type FormatOption = NoDefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, recall: &f64, (left, right): (i32, i32)) -> i32 {
+        let (low, high) = (nines(self.0.start), nines(self.0.end));
+        let part = (nines(*recall) - low) / (high - low).max(f64::MIN_POSITIVE);
+        left + (part * f64::from(right - left)).round() as i32
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, _: Hint) -> Vec<f64> {
+        MARKS.into_iter().filter(|mark| self.0.contains(mark)).collect()
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.0.clone()
+    }
+}
+
+impl ValueFormatter<f64> for Recalls {
+    fn format(recall: &f64) -> String {
+        recall.to_string()
+    }
+}
+
 fn draw(path: &Path, title: &str, subjects: &[Subject]) -> Outcome<()> {
     // Below nine in ten nobody searches.
     let curve = |subject: &Subject| -> Vec<(f64, f64)> {
-        subject.curve.iter().filter(|p| p.0 >= 0.8 && p.1 > 0.0).map(|p| (nines(p.0), p.1)).collect()
+        subject.curve.iter().copied().filter(|p| p.0 >= MARKS[0] && p.1 > 0.0).collect()
     };
     let all: Vec<(f64, f64)> = subjects.iter().flat_map(curve).collect();
     let speeds = || all.iter().map(|p| p.1);
     let (low, high) = (speeds().fold(f64::MAX, f64::min), speeds().fold(1.0, f64::max));
-    let (left, right) = (all.iter().map(|p| p.0).fold(1.0, f64::min), all.iter().map(|p| p.0).fold(3.0, f64::max));
+    let left = all.iter().map(|p| p.0).fold(0.9, f64::min);
+    let right = all.iter().map(|p| p.0).fold(0.999, f64::max);
     let failed = |e: &dyn std::fmt::Display| Failure::new(format!("drawing {}: {e}", path.display()));
     let root = SVGBackend::new(path, (860, 480)).into_drawing_area();
     root.fill(&WHITE).map_err(|e| failed(&e))?;
@@ -136,13 +173,12 @@ fn draw(path: &Path, title: &str, subjects: &[Subject]) -> Outcome<()> {
         .margin(12)
         .x_label_area_size(44)
         .y_label_area_size(64)
-        .build_cartesian_2d(left..right * 1.02, (low.min(high) * 0.8..high * 1.25).log_scale())
+        .build_cartesian_2d(Recalls(left..right), (low.min(high) * 0.8..high * 1.25).log_scale())
         .map_err(|e| failed(&e))?;
     chart
         .configure_mesh()
         .x_desc("recall")
         .y_desc("queries/s")
-        .x_label_formatter(&|nines| format!("{:.4}", 1.0 - 10f64.powf(-nines)))
         .y_label_formatter(&|qps| format!("{qps:.0}"))
         .light_line_style(BLACK.mix(0.06))
         .draw()

@@ -20,6 +20,8 @@ pub struct Subject {
     pub bytes_per_vector: Option<f64>,
     /// (recall, queries per second) at ascending widths.
     pub curve: Vec<(f64, f64)>,
+    /// (recall, queries per second of processor time): what a busy machine disturbs least.
+    pub processor: Vec<(f64, f64)>,
 }
 
 impl Subject {
@@ -36,13 +38,14 @@ impl Subject {
     fn of(name: &str, lines: &[&Line]) -> Subject {
         let of = |what: &str| median(lines.iter().filter_map(|line| figure(line, what)).collect());
         let per = |what: &str| per_width(lines.iter().copied(), what);
-        let (recall, qps) = (per("recall"), per("qps"));
+        let (recall, qps, cpu_us) = (per("recall"), per("qps"), per("cpu_us"));
         Subject {
             library: name.to_owned(),
             version: lines.first().map(|line| text(line, "version").to_owned()).unwrap_or_default(),
             build_s: of("build_s"),
             bytes_per_vector: of("bytes_per_vector"),
             curve: recall.iter().filter_map(|(ef, recall)| Some((*recall, *qps.get(ef)?))).collect(),
+            processor: recall.iter().filter_map(|(ef, recall)| Some((*recall, 1e6 / cpu_us.get(ef)?))).collect(),
         }
     }
 
