@@ -112,10 +112,12 @@ fn extents(header: &[u8], number: fn([u8; 4]) -> u32, before: u64, size: usize) 
     values.checked_add(before + header.len() as u64)
 }
 
+/// The error of a file that is not what its name says.
 pub fn malformed(path: &Path, why: String) -> Error {
     Error::Malformed { path: path.to_owned(), why }
 }
 
+/// Values as rows.
 pub fn matrix<T>(path: &Path, values: Vec<T>, dim: usize) -> Result<Matrix<T>, Error> {
     Matrix::new(values, dim).ok_or_else(|| malformed(path, "its rows have no values".to_owned()))
 }
