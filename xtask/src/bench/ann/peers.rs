@@ -2,7 +2,8 @@
 //!
 //! hnswlib is built from its source distribution for this very CPU (its own setup does that; a wheel made elsewhere would
 //! not be), the others choose their instructions when they run. What was installed is kept: remove the folder for newer
-//! versions. pyglass is not among them: the index has no distribution of it for the Pythons that were tried.
+//! versions. pyglass is not among them: the index had no wheel of that name for Python 3.11, and what it has as source was
+//! not tried.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
