@@ -158,7 +158,7 @@ impl Reader {
                         map(&path).map_err(|error| failed(format!("{}: {error}", path.display())))
                     };
                     let (rows, graph) = (file(&segment.rows_file)?, file(&segment.graph_file)?);
-                    let opened = Hnsw::open_sealed(rows, graph)
+                    let opened = Hnsw::<F32Rows>::open_sealed(rows, graph)
                         .map_err(|error| failed(format!("segment {}: {error}", segment.segment)))?;
                     Arc::new(opened)
                 }

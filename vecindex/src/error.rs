@@ -24,6 +24,13 @@ pub enum VectorError {
         /// What stands there.
         value: f32,
     },
+    /// A component is beyond what the encoding can hold.
+    OutOfRange {
+        /// Its position, from 0.
+        at: usize,
+        /// What stands there.
+        value: f32,
+    },
     /// A vector of length zero has no direction and cannot be stored under cosine.
     Zero,
     /// The vector is so long that distances would overflow an f32.
@@ -41,6 +48,9 @@ impl fmt::Display for VectorError {
             }
             VectorError::NotFinite { at, value } => {
                 write!(f, "component {at} of the vector is {value}, expected a finite number")
+            }
+            VectorError::OutOfRange { at, value } => {
+                write!(f, "component {at} of the vector is {value}, which the encoding of the rows cannot hold")
             }
             VectorError::Zero => f.write_str("a vector of length zero has no cosine distance and cannot be stored"),
             VectorError::TooLong { norm } => {

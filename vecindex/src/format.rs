@@ -9,8 +9,10 @@
 //!         16 length           u64, bytes of the whole structure, trailer included
 //!         24 pair             u64, the same in the two sealed files that belong together; 0 while live
 //!         32 checksums at     u64, 0 while live           40 chunk u32, bytes covered by one checksum
-//! rows    64 element type     u32, 1 = f32 68 metric     u32      72 dimensions u32   76 stride u32, bytes
-//!         80 capacity         u32, rows    88 norms at   u64      96 rows at    u64
+//! rows    64 element type     u32          68 metric     u32      72 dimensions u32   76 stride u32, bytes
+//!         80 capacity         u32, rows    88 sides at   u64      96 rows at    u64
+//!            1 = f32, 2 = f16, 3 = bf16, side: norm f32
+//!            4 = i8 codes plus 128, side: norm f32, scale f32, squared length f32, sum of the codes i32
 //!        256 length           u32, atomic: released after a row is complete
 //! graph   64 m                u32          68 ef_construction u32 72 seed       u64
 //!         80 capacity         u32, nodes   84 upper capacity  u32, rows of m links above level 0
@@ -19,7 +21,7 @@
 //!        320 entry            u64, atomic: level << 32 | id, all ones when empty
 //!        384 upper used       u32, atomic
 //!       4092 checksum         u32, CRC32C of the bytes before it; 0 while live
-//! rows file:   header | norms f32 x capacity | rows, stride x capacity | trailer
+//! rows file:   header | sides x capacity | rows, stride x capacity | trailer
 //! graph file:  header | towers u32 x capacity (level << 27 | first upper row) | labels [u64; 2] x capacity |
 //!              upper links u32 x m x upper capacity | level 0 links u32 x 2m x capacity | trailer
 //! link:        a node, or u32::MAX for none, or on level 0 2^31 + the node's twin (the next node with an equal row)
@@ -45,8 +47,6 @@ pub(crate) const CHUNK: usize = 1 << 20;
 pub(crate) const ROWS_MAGIC: [u8; 8] = *b"KVROWS01";
 pub(crate) const GRAPH_MAGIC: [u8; 8] = *b"KVGRAF01";
 pub(crate) const TRAILER_MAGIC: [u8; 8] = *b"KVSEAL01";
-pub(crate) const ELEMENT_F32: u32 = 1;
-
 /// Ids take 31 bits, for a search keeps a mark beside them.
 pub(crate) const MAX_ROWS: u32 = i32::MAX as u32;
 /// More than any embedding has; a row is then at most 1 MiB.
@@ -68,7 +68,7 @@ pub(crate) mod at {
     pub const DIM: usize = 72;
     pub const STRIDE: usize = 76;
     pub const CAPACITY: usize = 80;
-    pub const NORMS: usize = 88;
+    pub const SIDES: usize = 88;
     pub const ROWS: usize = 96;
     pub const M: usize = 64;
     pub const EF: usize = 68;
@@ -89,19 +89,20 @@ pub(crate) mod at {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RowsLayout {
     pub stride: usize,
-    pub norms: usize,
+    pub sides: usize,
     pub rows: usize,
     pub end: usize,
 }
 
 impl RowsLayout {
-    pub(crate) fn of(dim: usize, capacity: u32) -> Option<RowsLayout> {
-        let stride = dim.checked_mul(4)?.checked_next_multiple_of(64)?;
+    /// For elements of `element` bytes and `side` bytes of what else is known of a row.
+    pub(crate) fn of(dim: usize, capacity: u32, element: usize, side: usize) -> Option<RowsLayout> {
+        let stride = dim.checked_mul(element)?.checked_next_multiple_of(64)?;
         let capacity = capacity as usize;
-        let norms = HEADER;
-        let rows = capacity.checked_mul(4)?.checked_add(norms)?.checked_next_multiple_of(64)?;
+        let sides = HEADER;
+        let rows = capacity.checked_mul(side)?.checked_add(sides)?.checked_next_multiple_of(64)?;
         let end = capacity.checked_mul(stride)?.checked_add(rows)?;
-        Some(RowsLayout { stride, norms, rows, end })
+        Some(RowsLayout { stride, sides, rows, end })
     }
 }
 

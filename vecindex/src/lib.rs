@@ -59,4 +59,4 @@ pub use hnsw::{BuildContext, Graph, Hnsw, HnswParams, NO_LABEL, SearchCursor};
 pub use kernel::{cosine_distance, dot, l2_squared};
 pub use metric::{Metric, Neighbour};
 pub use snapshot::{Sealed, seal, verify};
-pub use storage::{AppendVectors, F32Query, F32Rows, Rerank, VectorStorage};
+pub use storage::{AppendVectors, Bf16, Encoding, F16, F32, F32Rows, I8, Rerank, Rows, VectorStorage};

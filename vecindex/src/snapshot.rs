@@ -13,11 +13,11 @@ use kriya_region::Region;
 
 use crate::error::{OpenError, SealError};
 use crate::format::{
-    CHUNK, ELEMENT_F32, GRAPH_MAGIC, GraphLayout, HEADER, MAX_LEVEL, ROWS_MAGIC, RowsLayout, SEALED, TOWER_BITS,
-    TRAILER_MAGIC, VERSION, at, trailer_bytes,
+    self, CHUNK, GRAPH_MAGIC, GraphLayout, HEADER, MAX_LEVEL, ROWS_MAGIC, SEALED, TOWER_BITS, TRAILER_MAGIC, VERSION,
+    at, trailer_bytes,
 };
 use crate::hnsw::{EMPTY, Graph, Hnsw, TWIN, twin_in};
-use crate::storage::{F32Rows, VectorStorage};
+use crate::storage::{Bf16, Encoding, F16, F32, I8, Rows, VectorStorage};
 
 /// What [`seal`] wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +37,11 @@ pub struct Sealed {
 ///
 /// # Errors
 /// `Pending` if rows are not linked, else what a writer says.
-pub fn seal(hnsw: &Hnsw<F32Rows>, rows: &mut impl Write, graph: &mut impl Write) -> Result<Sealed, SealError> {
+pub fn seal<E: Encoding>(
+    hnsw: &Hnsw<Rows<E>>,
+    rows: &mut impl Write,
+    graph: &mut impl Write,
+) -> Result<Sealed, SealError> {
     let len = hnsw.len();
     let linked = hnsw.linked();
     if linked < len {
@@ -50,12 +54,9 @@ pub fn seal(hnsw: &Hnsw<F32Rows>, rows: &mut impl Write, graph: &mut impl Write)
 }
 
 /// A number that two indexes hardly share: checksums of all labels and of the first rows.
-fn pair_of(hnsw: &Hnsw<F32Rows>, len: u32) -> u64 {
+fn pair_of<E: Encoding>(hnsw: &Hnsw<Rows<E>>, len: u32) -> u64 {
     let labels = (0..len).fold(len, |crc, id| crc32c::crc32c_append(crc, &label_bytes(hnsw.label(id))));
-    let rows = (0..len.min(256)).fold(1, |crc, id| {
-        let row = hnsw.storage().stored(id);
-        row.iter().fold(crc, |crc, x| crc32c::crc32c_append(crc, &x.to_ne_bytes()))
-    });
+    let rows = (0..len.min(256)).fold(1, |crc, id| crc32c::crc32c_append(crc, hnsw.storage().stored(id).0));
     u64::from(labels) << 32 | u64::from(rows)
 }
 
@@ -151,32 +152,29 @@ impl<'a, W: Write> Chunks<'a, W> {
     }
 }
 
-fn seal_rows(rows: &F32Rows, len: u32, pair: u64, out: &mut impl Write) -> Result<u64, SealError> {
-    let layout = RowsLayout::of(rows.dim(), len).ok_or_else(too_large)?;
+fn seal_rows<E: Encoding>(rows: &Rows<E>, len: u32, pair: u64, out: &mut impl Write) -> Result<u64, SealError> {
+    let layout = Rows::<E>::layout_of(rows.dim(), len).ok_or_else(too_large)?;
     let mut page = Page::new(ROWS_MAGIC, layout.end, pair);
-    page.word(at::ELEMENT, ELEMENT_F32);
+    page.word(at::ELEMENT, E::CODE);
     page.word(at::METRIC, rows.metric().code());
     page.word(at::DIM, rows.dim() as u32);
     page.word(at::STRIDE, layout.stride as u32);
     page.word(at::CAPACITY, len);
     page.word(at::LEN, len);
-    page.long(at::NORMS, layout.norms as u64);
+    page.long(at::SIDES, layout.sides as u64);
     page.long(at::ROWS, layout.rows as u64);
     let mut out = Chunks::after_header(out, &page.finish())?;
     for id in 0..len {
-        out.put(&rows.norm(id).to_ne_bytes())?;
+        out.put(rows.stored(id).1)?;
     }
     out.pad_to(layout.rows)?;
-    let mut bytes = Vec::with_capacity(layout.stride);
     for id in 0..len {
-        bytes.clear();
-        bytes.extend(rows.stored(id).iter().flat_map(|x| x.to_ne_bytes()));
-        out.put(&bytes)?;
+        out.put(rows.stored(id).0)?;
     }
     Ok(out.finish()?)
 }
 
-fn seal_graph(hnsw: &Hnsw<F32Rows>, len: u32, pair: u64, out: &mut impl Write) -> Result<u64, SealError> {
+fn seal_graph<E: Encoding>(hnsw: &Hnsw<Rows<E>>, len: u32, pair: u64, out: &mut impl Write) -> Result<u64, SealError> {
     let graph = hnsw.graph();
     let params = graph.params();
     // Towers take upper rows in the order of ids, so those of the first `len` nodes are the first ones.
@@ -267,8 +265,14 @@ pub fn verify(region: &Arc<Region>) -> Result<(), OpenError> {
         verify_checksums(bytes, "graph")?;
         return verify_links(&graph);
     }
-    let rows = F32Rows::open(region.clone())?;
-    if !rows.is_sealed() {
+    let element = format::Fields::of(region).map(|fields| fields.u32(at::ELEMENT));
+    let sealed = match element {
+        Some(F16::CODE) => Rows::<F16>::open(region.clone())?.is_sealed(),
+        Some(Bf16::CODE) => Rows::<Bf16>::open(region.clone())?.is_sealed(),
+        Some(I8::CODE) => Rows::<I8>::open(region.clone())?.is_sealed(),
+        _ => Rows::<F32>::open(region.clone())?.is_sealed(),
+    };
+    if !sealed {
         return Err(OpenError::NotSealed);
     }
     verify_checksums(bytes, "rows")

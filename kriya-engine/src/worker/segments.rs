@@ -286,7 +286,7 @@ impl SegmentFiles {
         let (Some(graph), Some(rows)) = (regions.pop(), regions.pop()) else {
             return Err(SegmentError::Damaged { name: record.rows_object, what: "a file is missing".into() });
         };
-        let hnsw = Hnsw::open_sealed(rows, graph)
+        let hnsw = Hnsw::<F32Rows>::open_sealed(rows, graph)
             .map_err(|error| SegmentError::Damaged { name: record.graph_object.clone(), what: error.to_string() })?;
         Ok(Sealed { segment, record, hnsw, folder: self.folder.clone(), obsolete: AtomicBool::new(false), _held: held })
     }

@@ -40,7 +40,7 @@ use kriya_region::Region;
 use crate::error::{CreateError, LinkError, OpenError, PushError, SearchError};
 use crate::format::MAX_LEVEL;
 use crate::metric::{Metric, Neighbour};
-use crate::storage::{AppendVectors, F32Rows, VectorStorage};
+use crate::storage::{AppendVectors, Encoding, F32Rows, Rows, VectorStorage};
 
 /// How a graph is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -289,14 +289,14 @@ impl<S: VectorStorage> Hnsw<S> {
     }
 }
 
-impl Hnsw<F32Rows> {
+impl<E: Encoding> Hnsw<Rows<E>> {
     /// Opens the two files that [`seal`](crate::seal) wrote. Only the headers are read: [`verify`](crate::verify) checks
     /// everything else, once, where the files are written or fetched.
     ///
     /// # Errors
     /// Headers that cannot be, or two files that do not belong together.
-    pub fn open_sealed(rows: Arc<Region>, graph: Arc<Region>) -> Result<Hnsw<F32Rows>, OpenError> {
-        let (rows, graph) = (F32Rows::open(rows)?, Graph::open(graph)?);
+    pub fn open_sealed(rows: Arc<Region>, graph: Arc<Region>) -> Result<Hnsw<Rows<E>>, OpenError> {
+        let (rows, graph) = (Rows::open(rows)?, Graph::open(graph)?);
         if !rows.is_sealed() || !graph.is_sealed() {
             return Err(OpenError::NotSealed);
         }

@@ -3,13 +3,84 @@
 //! Four accumulators, for one multiply-add takes four cycles and two can start in each; rows of an index are aligned to
 //! 64 bytes (an unaligned 64-byte load costs twice as much) and padded with zeros, so that they need no tail.
 
-use super::LINE;
+use half::{bf16, f16};
+
 use super::isa::{Isa, prefetch_line};
 
 /// How many rows ahead of the one being compared are asked for, and at most how many lines of each: the hardware
 /// continues a row by itself once it is under way.
 const AHEAD: usize = 2;
 const LINES_AHEAD: usize = 16;
+
+/// Bytes of a cache line.
+const LINE_BYTES: usize = 64;
+
+/// What a row is stored as; every sum is of f32.
+pub(super) trait Stored: Copy + Default {
+    /// # Safety
+    /// As [`Isa`]; the address is a multiple of what a vector of these takes.
+    unsafe fn load_aligned<I: Isa>(from: *const Self) -> I::V;
+    /// # Safety
+    /// As [`Isa`].
+    unsafe fn load<I: Isa>(from: *const Self) -> I::V;
+    /// The first `n < LANES` elements, zeros behind them.
+    ///
+    /// # Safety
+    /// As [`Isa`].
+    #[inline(always)]
+    unsafe fn load_first<I: Isa>(from: *const Self, n: usize) -> I::V {
+        let mut lanes = [Self::default(); 16];
+        // SAFETY: `n` elements are readable, and n < LANES <= 16 fit.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), n);
+            Self::load::<I>(lanes.as_ptr())
+        }
+    }
+}
+
+impl Stored for f32 {
+    #[inline(always)]
+    unsafe fn load_aligned<I: Isa>(from: *const f32) -> I::V {
+        // SAFETY: handed on.
+        unsafe { I::load_aligned(from) }
+    }
+    #[inline(always)]
+    unsafe fn load<I: Isa>(from: *const f32) -> I::V {
+        // SAFETY: handed on.
+        unsafe { I::load(from) }
+    }
+    #[inline(always)]
+    unsafe fn load_first<I: Isa>(from: *const f32, n: usize) -> I::V {
+        // SAFETY: handed on.
+        unsafe { I::load_first(from, n) }
+    }
+}
+
+impl Stored for f16 {
+    #[inline(always)]
+    unsafe fn load_aligned<I: Isa>(from: *const f16) -> I::V {
+        // SAFETY: handed on.
+        unsafe { I::load_f16(from) }
+    }
+    #[inline(always)]
+    unsafe fn load<I: Isa>(from: *const f16) -> I::V {
+        // SAFETY: handed on.
+        unsafe { I::load_f16(from) }
+    }
+}
+
+impl Stored for bf16 {
+    #[inline(always)]
+    unsafe fn load_aligned<I: Isa>(from: *const bf16) -> I::V {
+        // SAFETY: handed on.
+        unsafe { I::load_bf16(from) }
+    }
+    #[inline(always)]
+    unsafe fn load<I: Isa>(from: *const bf16) -> I::V {
+        // SAFETY: handed on.
+        unsafe { I::load_bf16(from) }
+    }
+}
 
 /// One term of a distance.
 pub(super) trait Op {
@@ -41,9 +112,9 @@ impl Op for Dot {
 }
 
 /// # Safety
-/// As [`Isa`]; `n` floats at `a` and `b`, aligned to 64 bytes; `n` a multiple of [`LINE`].
+/// As [`Isa`]; `n` elements at `a` and `b`, aligned to 64 bytes; `n` a multiple of 16.
 #[inline(always)]
-pub(super) unsafe fn aligned<I: Isa, O: Op>(a: *const f32, b: *const f32, n: usize) -> f32 {
+pub(super) unsafe fn aligned<I: Isa, O: Op, A: Stored, B: Stored>(a: *const A, b: *const B, n: usize) -> f32 {
     let step = 4 * I::LANES;
     let mut at = 0;
     // SAFETY: every load ends at or before `n`, and `at` is a multiple of the lanes, so of the vector's size.
@@ -51,14 +122,14 @@ pub(super) unsafe fn aligned<I: Isa, O: Op>(a: *const f32, b: *const f32, n: usi
         let (mut s0, mut s1, mut s2, mut s3) = (I::zero(), I::zero(), I::zero(), I::zero());
         while at + step <= n {
             let (x, y) = (a.add(at), b.add(at));
-            s0 = O::step::<I>(I::load_aligned(x), I::load_aligned(y), s0);
-            s1 = O::step::<I>(I::load_aligned(x.add(I::LANES)), I::load_aligned(y.add(I::LANES)), s1);
-            s2 = O::step::<I>(I::load_aligned(x.add(2 * I::LANES)), I::load_aligned(y.add(2 * I::LANES)), s2);
-            s3 = O::step::<I>(I::load_aligned(x.add(3 * I::LANES)), I::load_aligned(y.add(3 * I::LANES)), s3);
+            s0 = O::step::<I>(A::load_aligned::<I>(x), B::load_aligned::<I>(y), s0);
+            s1 = O::step::<I>(A::load_aligned::<I>(x.add(I::LANES)), B::load_aligned::<I>(y.add(I::LANES)), s1);
+            s2 = O::step::<I>(A::load_aligned::<I>(x.add(2 * I::LANES)), B::load_aligned::<I>(y.add(2 * I::LANES)), s2);
+            s3 = O::step::<I>(A::load_aligned::<I>(x.add(3 * I::LANES)), B::load_aligned::<I>(y.add(3 * I::LANES)), s3);
             at += step;
         }
         while at < n {
-            s0 = O::step::<I>(I::load_aligned(a.add(at)), I::load_aligned(b.add(at)), s0);
+            s0 = O::step::<I>(A::load_aligned::<I>(a.add(at)), B::load_aligned::<I>(b.add(at)), s0);
             at += I::LANES;
         }
         I::sum(I::add(I::add(s0, s1), I::add(s2, s3)))
@@ -66,9 +137,9 @@ pub(super) unsafe fn aligned<I: Isa, O: Op>(a: *const f32, b: *const f32, n: usi
 }
 
 /// # Safety
-/// As [`Isa`]; `n` floats at `a` and `b`.
+/// As [`Isa`]; `n` elements at `a` and `b`.
 #[inline(always)]
-pub(super) unsafe fn any<I: Isa, O: Op>(a: *const f32, b: *const f32, n: usize) -> f32 {
+pub(super) unsafe fn any<I: Isa, O: Op, T: Stored>(a: *const T, b: *const T, n: usize) -> f32 {
     let step = 4 * I::LANES;
     let mut at = 0;
     // SAFETY: every load ends at or before `n`.
@@ -76,18 +147,18 @@ pub(super) unsafe fn any<I: Isa, O: Op>(a: *const f32, b: *const f32, n: usize) 
         let (mut s0, mut s1, mut s2, mut s3) = (I::zero(), I::zero(), I::zero(), I::zero());
         while at + step <= n {
             let (x, y) = (a.add(at), b.add(at));
-            s0 = O::step::<I>(I::load(x), I::load(y), s0);
-            s1 = O::step::<I>(I::load(x.add(I::LANES)), I::load(y.add(I::LANES)), s1);
-            s2 = O::step::<I>(I::load(x.add(2 * I::LANES)), I::load(y.add(2 * I::LANES)), s2);
-            s3 = O::step::<I>(I::load(x.add(3 * I::LANES)), I::load(y.add(3 * I::LANES)), s3);
+            s0 = O::step::<I>(T::load::<I>(x), T::load::<I>(y), s0);
+            s1 = O::step::<I>(T::load::<I>(x.add(I::LANES)), T::load::<I>(y.add(I::LANES)), s1);
+            s2 = O::step::<I>(T::load::<I>(x.add(2 * I::LANES)), T::load::<I>(y.add(2 * I::LANES)), s2);
+            s3 = O::step::<I>(T::load::<I>(x.add(3 * I::LANES)), T::load::<I>(y.add(3 * I::LANES)), s3);
             at += step;
         }
         while at + I::LANES <= n {
-            s0 = O::step::<I>(I::load(a.add(at)), I::load(b.add(at)), s0);
+            s0 = O::step::<I>(T::load::<I>(a.add(at)), T::load::<I>(b.add(at)), s0);
             at += I::LANES;
         }
         if at < n {
-            s1 = O::step::<I>(I::load_first(a.add(at), n - at), I::load_first(b.add(at), n - at), s1);
+            s1 = O::step::<I>(T::load_first::<I>(a.add(at), n - at), T::load_first::<I>(b.add(at), n - at), s1);
         }
         I::sum(I::add(I::add(s0, s1), I::add(s2, s3)))
     }
@@ -98,20 +169,20 @@ pub(super) unsafe fn any<I: Isa, O: Op>(a: *const f32, b: *const f32, n: usize) 
 /// # Safety
 /// As [`any`].
 #[inline(always)]
-pub(super) unsafe fn cosine<I: Isa>(a: *const f32, b: *const f32, n: usize) -> [f32; 3] {
+pub(super) unsafe fn cosine<I: Isa, T: Stored>(a: *const T, b: *const T, n: usize) -> [f32; 3] {
     let mut at = 0;
     // SAFETY: every load ends at or before `n`.
     unsafe {
         let (mut ab, mut aa, mut bb) = (I::zero(), I::zero(), I::zero());
         while at + I::LANES <= n {
-            let (x, y) = (I::load(a.add(at)), I::load(b.add(at)));
+            let (x, y) = (T::load::<I>(a.add(at)), T::load::<I>(b.add(at)));
             ab = I::mul_add(x, y, ab);
             aa = I::mul_add(x, x, aa);
             bb = I::mul_add(y, y, bb);
             at += I::LANES;
         }
         if at < n {
-            let (x, y) = (I::load_first(a.add(at), n - at), I::load_first(b.add(at), n - at));
+            let (x, y) = (T::load_first::<I>(a.add(at), n - at), T::load_first::<I>(b.add(at), n - at));
             ab = I::mul_add(x, y, ab);
             aa = I::mul_add(x, x, aa);
             bb = I::mul_add(y, y, bb);
@@ -120,76 +191,35 @@ pub(super) unsafe fn cosine<I: Isa>(a: *const f32, b: *const f32, n: usize) -> [
     }
 }
 
+/// Asks memory for the rows ahead of `at`.
+#[inline(always)]
+pub(super) fn ask_ahead(rows: *const u8, stride_bytes: usize, ids: &[u32], at: usize, asked: &mut usize) {
+    let lines = (stride_bytes / LINE_BYTES).min(LINES_AHEAD);
+    while *asked < ids.len() && *asked <= at + AHEAD {
+        let row = rows.wrapping_add(ids[*asked] as usize * stride_bytes);
+        for line in 0..lines {
+            prefetch_line(row.wrapping_add(line * LINE_BYTES));
+        }
+        *asked += 1;
+    }
+}
+
 /// One query against many rows, asking memory for the rows ahead.
 ///
 /// # Safety
-/// As [`super::Kernels`] says for `rows_*`.
+/// As [`super::FloatKernels`] says for `rows_*`.
 #[inline(always)]
-pub(super) unsafe fn rows<I: Isa, O: Op>(
+pub(super) unsafe fn rows<I: Isa, O: Op, T: Stored>(
     query: *const f32,
-    rows: *const f32,
+    rows: *const T,
     stride: usize,
     ids: &[u32],
     out: &mut [f32],
 ) {
-    let lines = (stride / LINE).min(LINES_AHEAD);
     let mut asked = 0;
     for (i, (id, out)) in ids.iter().zip(out.iter_mut()).enumerate() {
-        while asked < ids.len() && asked <= i + AHEAD {
-            let row = rows.wrapping_add(ids[asked] as usize * stride);
-            for line in 0..lines {
-                prefetch_line(row.wrapping_add(line * LINE).cast());
-            }
-            asked += 1;
-        }
+        ask_ahead(rows.cast(), stride * size_of::<T>(), ids, i, &mut asked);
         // SAFETY: the caller vouches for ids, stride and alignment.
-        *out = unsafe { aligned::<I, O>(query, rows.add(*id as usize * stride), stride) };
+        *out = unsafe { aligned::<I, O, f32, T>(query, rows.add(*id as usize * stride), stride) };
     }
 }
-
-/// Compiles the loops for one instruction set into a table.
-macro_rules! stamp {
-    ($isa:ty, $name:literal $(, $features:literal)?) => {
-        pub(in crate::kernel) static KERNELS: crate::kernel::Kernels = {
-            use crate::kernel::generic::{self, Dot, L2};
-            // Each function below hands its own contract (that of the table's field) on to the loop it wraps.
-            $(#[target_feature(enable = $features)])?
-            unsafe fn rows_l2(q: *const f32, r: *const f32, stride: usize, ids: &[u32], out: &mut [f32]) {
-                // SAFETY: the table's contract.
-                unsafe { generic::rows::<$isa, L2>(q, r, stride, ids, out) }
-            }
-            $(#[target_feature(enable = $features)])?
-            unsafe fn rows_dot(q: *const f32, r: *const f32, stride: usize, ids: &[u32], out: &mut [f32]) {
-                // SAFETY: the table's contract.
-                unsafe { generic::rows::<$isa, Dot>(q, r, stride, ids, out) }
-            }
-            $(#[target_feature(enable = $features)])?
-            unsafe fn pair_l2(a: *const f32, b: *const f32, n: usize) -> f32 {
-                // SAFETY: the table's contract.
-                unsafe { generic::aligned::<$isa, L2>(a, b, n) }
-            }
-            $(#[target_feature(enable = $features)])?
-            unsafe fn pair_dot(a: *const f32, b: *const f32, n: usize) -> f32 {
-                // SAFETY: the table's contract.
-                unsafe { generic::aligned::<$isa, Dot>(a, b, n) }
-            }
-            $(#[target_feature(enable = $features)])?
-            unsafe fn l2(a: *const f32, b: *const f32, n: usize) -> f32 {
-                // SAFETY: the table's contract.
-                unsafe { generic::any::<$isa, L2>(a, b, n) }
-            }
-            $(#[target_feature(enable = $features)])?
-            unsafe fn dot(a: *const f32, b: *const f32, n: usize) -> f32 {
-                // SAFETY: the table's contract.
-                unsafe { generic::any::<$isa, Dot>(a, b, n) }
-            }
-            $(#[target_feature(enable = $features)])?
-            unsafe fn cosine(a: *const f32, b: *const f32, n: usize) -> [f32; 3] {
-                // SAFETY: the table's contract.
-                unsafe { generic::cosine::<$isa>(a, b, n) }
-            }
-            crate::kernel::Kernels { name: $name, rows_l2, rows_dot, pair_l2, pair_dot, l2, dot, cosine }
-        };
-    };
-}
-pub(super) use stamp;

@@ -4,6 +4,8 @@
 //! instruction set, which is what lets the intrinsics be inlined. No closures between them: a closure does not inherit the
 //! caller's instruction set.
 
+use half::{bf16, f16};
+
 /// One instruction set.
 ///
 /// # Safety
@@ -25,6 +27,32 @@ pub(super) trait Isa {
     /// `a * b + c`
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     unsafe fn sum(a: Self::V) -> f32;
+    /// The first [`Isa::LANES`] half-precision floats, widened.
+    unsafe fn load_f16(from: *const f16) -> Self::V;
+    /// The first [`Isa::LANES`] bfloats, widened.
+    unsafe fn load_bf16(from: *const bf16) -> Self::V;
+}
+
+/// Integer dot products of one instruction set: bytes without sign (a stored code plus 128) by bytes with one (a query's).
+///
+/// # Safety
+/// As [`Isa`]; loads need no alignment.
+pub(super) trait Bytes {
+    /// A vector of [`Bytes::BYTES`] bytes.
+    type B: Copy;
+    /// A vector of i32 sums.
+    type S: Copy;
+    /// Bytes in a vector: a divisor of 64.
+    const BYTES: usize;
+
+    unsafe fn zero() -> Self::S;
+    unsafe fn load(from: *const u8) -> Self::B;
+    /// Stored codes with their sign back: each byte minus 128.
+    unsafe fn signed(codes: Self::B) -> Self::B;
+    /// `sum` plus the products of bytes without sign and bytes with one, added up in any order. Never saturates.
+    unsafe fn dot(unsigned: Self::B, signed: Self::B, sum: Self::S) -> Self::S;
+    unsafe fn add(a: Self::S, b: Self::S) -> Self::S;
+    unsafe fn sum(a: Self::S) -> i32;
 }
 
 /// Asks for the cache line of an address. A hint: any address is allowed.

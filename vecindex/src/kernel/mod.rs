@@ -1,19 +1,25 @@
-//! Distances between f32 vectors, as fast as the processor allows.
+//! Distances between vectors of f32, f16, bf16 and i8, as fast as the processor allows.
 //!
-//! Each operation is one generic loop (`generic`) over a tiny vector trait (`isa`); one thin module per instruction set
-//! implements the trait, and `stamp!` compiles the loops once for each. The set is chosen once per process: the best one
-//! the processor has, or the one that the environment variable `VECINDEX_ISA` names (`scalar`, `portable`, `avx2`,
-//! `avx512`).
+//! Each operation is one generic loop (`generic` for floats, `codes` for bytes) over a tiny vector trait (`isa`); one thin
+//! module per instruction set implements the traits, and `stamp!` compiles the loops once for each. The set is chosen once
+//! per process: the best one the processor has, or the one that the environment variable `VECINDEX_ISA` names (`scalar`,
+//! `portable`, `avx2`, `avx512`, `avx512vnni`, `neon`, `neondot`).
 //!
-//! Sums are accumulated in f32 lanes: the result is within `(d / lanes + log2 lanes) * 2^-24 * sum |x_i y_i|` of the true
-//! value. Different sets may differ in the last digits; one process uses one set only.
+//! Sums of floats are accumulated in f32 lanes: the result is within `(d / lanes + log2 lanes) * 2^-24 * sum |x_i y_i|` of
+//! the true value. Different sets may differ in the last digits; one process uses one set only. Sums of bytes are exact.
 
+mod codes;
+mod element;
 mod generic;
 mod isa;
 mod portable;
 mod scalar;
+mod stamp;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+
+#[cfg(target_arch = "aarch64")]
+mod arm;
 
 #[cfg(test)]
 mod tests;
@@ -22,25 +28,44 @@ use std::error::Error;
 use std::fmt;
 use std::sync::OnceLock;
 
+use half::{bf16, f16};
+
+pub use element::Element;
 pub(crate) use isa::prefetch_line;
 
-/// Floats in a 64-byte line: rows are padded to a multiple of it.
-pub(crate) const LINE: usize = 16;
-
-/// The functions of one instruction set.
+/// The functions of one instruction set for one type of float.
 ///
-/// `rows_*`: the query and every row are 64-byte aligned and `stride` floats long, a multiple of 16; every id times
+/// `rows_*`: the query and every row are 64-byte aligned and `stride` elements long, a multiple of 16; every id times
 /// stride lies within the row array; `out` is as long as `ids`. `pair_*`: the same for two rows. The others take any
 /// length and alignment.
+pub(crate) struct FloatKernels<T> {
+    pub rows_l2: unsafe fn(*const f32, *const T, usize, &[u32], &mut [f32]),
+    pub rows_dot: unsafe fn(*const f32, *const T, usize, &[u32], &mut [f32]),
+    pub pair_l2: unsafe fn(*const T, *const T, usize) -> f32,
+    pub pair_dot: unsafe fn(*const T, *const T, usize) -> f32,
+    l2: unsafe fn(*const T, *const T, usize) -> f32,
+    dot: unsafe fn(*const T, *const T, usize) -> f32,
+    cosine: unsafe fn(*const T, *const T, usize) -> [f32; 3],
+}
+
+/// The functions of one instruction set for bytes.
+///
+/// `rows`: `sum u q` for a query of bytes with sign and rows of stored codes `u`, each `stride` bytes long, a multiple of 64
+/// and at most 65,536; every id times stride lies within the row array; `out` is as long as `ids`. `pair`: `sum u (v - 128)`
+/// for two rows. `sums`: `[sum a b, sum a a, sum b b]` of any two runs of at most 65,536 bytes with sign.
+pub(crate) struct CodeKernels {
+    pub rows: unsafe fn(*const i8, *const u8, usize, &[u32], &mut [i32]),
+    pub pair: unsafe fn(*const u8, *const u8, usize) -> i32,
+    sums: unsafe fn(*const i8, *const i8, usize) -> [i32; 3],
+}
+
+/// The functions of one instruction set.
 pub struct Kernels {
     name: &'static str,
-    pub(crate) rows_l2: unsafe fn(*const f32, *const f32, usize, &[u32], &mut [f32]),
-    pub(crate) rows_dot: unsafe fn(*const f32, *const f32, usize, &[u32], &mut [f32]),
-    pub(crate) pair_l2: unsafe fn(*const f32, *const f32, usize) -> f32,
-    pub(crate) pair_dot: unsafe fn(*const f32, *const f32, usize) -> f32,
-    l2: unsafe fn(*const f32, *const f32, usize) -> f32,
-    dot: unsafe fn(*const f32, *const f32, usize) -> f32,
-    cosine: unsafe fn(*const f32, *const f32, usize) -> [f32; 3],
+    pub(crate) f32: FloatKernels<f32>,
+    pub(crate) f16: FloatKernels<f16>,
+    pub(crate) bf16: FloatKernels<bf16>,
+    pub(crate) codes: CodeKernels,
 }
 
 impl fmt::Debug for Kernels {
@@ -59,50 +84,28 @@ impl Kernels {
     ///
     /// # Panics
     /// If the lengths differ.
-    pub fn l2_squared(&self, a: &[f32], b: &[f32]) -> f32 {
+    pub fn l2_squared<T: Element>(&self, a: &[T], b: &[T]) -> T::Sum {
         assert_eq!(a.len(), b.len(), "vectors of different length");
-        // SAFETY: both slices have a.len() floats; a table exists only where its instructions do (`available`).
-        unsafe { (self.l2)(a.as_ptr(), b.as_ptr(), a.len()) }
+        T::l2_squared(self, a, b)
     }
 
     /// Inner product.
     ///
     /// # Panics
     /// If the lengths differ.
-    pub fn dot(&self, a: &[f32], b: &[f32]) -> f32 {
+    pub fn dot<T: Element>(&self, a: &[T], b: &[T]) -> T::Sum {
         assert_eq!(a.len(), b.len(), "vectors of different length");
-        // SAFETY: as in `l2_squared`.
-        unsafe { (self.dot)(a.as_ptr(), b.as_ptr(), a.len()) }
+        T::dot(self, a, b)
     }
 
     /// One minus the cosine, within 0..=2; 1 if either vector has no length (it is at right angles to everything).
     ///
     /// # Panics
     /// If the lengths differ.
-    pub fn cosine_distance(&self, a: &[f32], b: &[f32]) -> f32 {
+    pub fn cosine_distance<T: Element>(&self, a: &[T], b: &[T]) -> f32 {
         assert_eq!(a.len(), b.len(), "vectors of different length");
-        // SAFETY: as in `l2_squared`.
-        let [dot, aa, bb] = unsafe { (self.cosine)(a.as_ptr(), b.as_ptr(), a.len()) };
-        let product = f64::from(aa) * f64::from(bb);
-        if product.is_normal() && dot.is_finite() && aa > 1e-30 && bb > 1e-30 {
-            return (1.0 - f64::from(dot) / product.sqrt()).clamp(0.0, 2.0) as f32;
-        }
-        cosine_of_extremes(a, b)
+        T::cosine_distance(self, a, b)
     }
-}
-
-/// Cosine where squares overflow or vanish in f32; f64 holds any product of two f32.
-fn cosine_of_extremes(a: &[f32], b: &[f32]) -> f32 {
-    let (mut dot, mut aa, mut bb) = (0.0f64, 0.0f64, 0.0f64);
-    for (x, y) in a.iter().zip(b).map(|(x, y)| (f64::from(*x), f64::from(*y))) {
-        dot += x * y;
-        aa += x * x;
-        bb += y * y;
-    }
-    if aa == 0.0 || bb == 0.0 {
-        return 1.0;
-    }
-    (1.0 - dot / aa.sqrt() / bb.sqrt()).clamp(0.0, 2.0) as f32
 }
 
 /// `VECINDEX_ISA` names an instruction set that there is not.
@@ -129,11 +132,22 @@ pub fn available() -> Vec<&'static Kernels> {
     let mut all: Vec<&'static Kernels> = vec![&scalar::KERNELS, &portable::KERNELS];
     #[cfg(target_arch = "x86_64")]
     {
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        let fma = is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        if is_x86_feature_detected!("avx2") && fma {
             all.push(&x86::avx2::KERNELS);
         }
-        if is_x86_feature_detected!("avx512f") {
-            all.push(&x86::avx512::KERNELS);
+        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
+            all.push(&x86::avx512::plain::KERNELS);
+            if is_x86_feature_detected!("avx512vnni") {
+                all.push(&x86::avx512::vnni::KERNELS);
+            }
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        all.push(&arm::plain::KERNELS);
+        if std::arch::is_aarch64_feature_detected!("dotprod") {
+            all.push(&arm::dotprod::KERNELS);
         }
     }
     all
@@ -169,7 +183,7 @@ fn chosen() -> &'static Kernels {
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn l2_squared(a: &[f32], b: &[f32]) -> f32 {
+pub fn l2_squared<T: Element>(a: &[T], b: &[T]) -> T::Sum {
     chosen().l2_squared(a, b)
 }
 
@@ -177,7 +191,7 @@ pub fn l2_squared(a: &[f32], b: &[f32]) -> f32 {
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub fn dot<T: Element>(a: &[T], b: &[T]) -> T::Sum {
     chosen().dot(a, b)
 }
 
@@ -185,6 +199,6 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn cosine_distance(a: &[f32], b: &[f32]) -> f32 {
+pub fn cosine_distance<T: Element>(a: &[T], b: &[T]) -> f32 {
     chosen().cosine_distance(a, b)
 }

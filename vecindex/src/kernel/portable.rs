@@ -1,9 +1,11 @@
 //! Eight floats at a time by the `wide` crate: what the target's baseline offers (SSE2 on x86-64, NEON on ARM).
 
-use wide::f32x8;
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use wide::{f32x8, i16x16, i32x8};
 
-use super::generic::stamp;
-use super::isa::Isa;
+use super::isa::{Bytes, Isa};
+use super::stamp::stamp;
 
 struct Portable;
 
@@ -23,7 +25,7 @@ impl Isa for Portable {
     #[inline(always)]
     unsafe fn load_aligned(from: *const f32) -> f32x8 {
         // SAFETY: the same contract and more.
-        unsafe { Self::load(from) }
+        unsafe { <Self as Isa>::load(from) }
     }
     #[inline(always)]
     unsafe fn load_first(from: *const f32, n: usize) -> f32x8 {
@@ -48,6 +50,53 @@ impl Isa for Portable {
     unsafe fn sum(a: f32x8) -> f32 {
         a.reduce_add()
     }
+    #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> f32x8 {
+        let mut lanes = [0.0; 8];
+        // SAFETY: eight elements are readable by the trait's contract.
+        unsafe { &*from.cast::<[f16; 8]>() }.convert_to_f32_slice(&mut lanes);
+        f32x8::new(lanes)
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> f32x8 {
+        // SAFETY: eight elements are readable by the trait's contract.
+        let halves = unsafe { *from.cast::<[u16; 8]>() };
+        f32x8::new(halves.map(|bits| f32::from_bits(u32::from(bits) << 16)))
+    }
 }
 
-stamp!(Portable, "portable");
+impl Bytes for Portable {
+    type B = [u8; 16];
+    type S = i32x8;
+    const BYTES: usize = 16;
+
+    #[inline(always)]
+    unsafe fn zero() -> i32x8 {
+        i32x8::ZERO
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const u8) -> [u8; 16] {
+        // SAFETY: sixteen bytes are readable by the trait's contract.
+        unsafe { *from.cast() }
+    }
+    #[inline(always)]
+    unsafe fn signed(codes: [u8; 16]) -> [u8; 16] {
+        codes.map(|code| code ^ 0x80)
+    }
+    #[inline(always)]
+    unsafe fn dot(unsigned: [u8; 16], signed: [u8; 16], sum: i32x8) -> i32x8 {
+        let unsigned = i16x16::new(unsigned.map(i16::from));
+        let signed = i16x16::new(signed.map(|byte| i16::from(byte as i8)));
+        sum + unsigned.dot(signed)
+    }
+    #[inline(always)]
+    unsafe fn add(a: i32x8, b: i32x8) -> i32x8 {
+        a + b
+    }
+    #[inline(always)]
+    unsafe fn sum(a: i32x8) -> i32 {
+        a.reduce_add()
+    }
+}
+
+stamp!(Portable, Portable, "portable");

@@ -1,7 +1,9 @@
 //! One float at a time: works everywhere, and is simple enough to be believed.
 
-use super::generic::stamp;
-use super::isa::Isa;
+use half::{bf16, f16};
+
+use super::isa::{Bytes, Isa};
+use super::stamp::stamp;
 
 struct Scalar;
 
@@ -43,6 +45,48 @@ impl Isa for Scalar {
     unsafe fn sum(a: f32) -> f32 {
         a
     }
+    #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> f32 {
+        // SAFETY: as above.
+        unsafe { (*from).to_f32() }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> f32 {
+        // SAFETY: as above.
+        unsafe { (*from).to_f32() }
+    }
 }
 
-stamp!(Scalar, "scalar");
+impl Bytes for Scalar {
+    type B = u8;
+    type S = i32;
+    const BYTES: usize = 1;
+
+    #[inline(always)]
+    unsafe fn zero() -> i32 {
+        0
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const u8) -> u8 {
+        // SAFETY: readable by the trait's contract.
+        unsafe { *from }
+    }
+    #[inline(always)]
+    unsafe fn signed(code: u8) -> u8 {
+        code ^ 0x80
+    }
+    #[inline(always)]
+    unsafe fn dot(unsigned: u8, signed: u8, sum: i32) -> i32 {
+        sum + i32::from(unsigned) * i32::from(signed as i8)
+    }
+    #[inline(always)]
+    unsafe fn add(a: i32, b: i32) -> i32 {
+        a + b
+    }
+    #[inline(always)]
+    unsafe fn sum(a: i32) -> i32 {
+        a
+    }
+}
+
+stamp!(Scalar, Scalar, "scalar");

@@ -3,10 +3,16 @@
 //! A graph never sees elements, encodings or instruction sets, only distances: one call per expanded node, for all of its
 //! neighbours, so that prefetching and the kernel live in one function and the call costs nothing that counts.
 
+#[allow(unsafe_code)] // kernels are called
+mod codes;
+#[allow(unsafe_code)] // kernels are called
+mod encoding;
 #[allow(unsafe_code)] // rows are raw memory
 mod rows;
 
-pub use rows::{F32Query, F32Rows};
+pub use codes::I8;
+pub use encoding::{Bf16, Encoding, F16, F32};
+pub use rows::{F32Rows, Rows};
 
 use crate::error::{PushError, RerankError, VectorError};
 use crate::metric::{Metric, Neighbour};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kriya_region::Region;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use vecindex::{Hnsw, Metric, Neighbour, OpenError, SealError, SearchCursor, seal, verify};
+use vecindex::{F32Rows, Hnsw, Metric, Neighbour, OpenError, SealError, SearchCursor, seal, verify};
 
 use crate::data::{empty, index, label, params, random};
 
@@ -35,7 +35,7 @@ fn a_sealed_index_gives_the_same_answers_in_the_same_order() {
         let (r, g) = (file(&r), file(&g));
         verify(&r).unwrap();
         verify(&g).unwrap();
-        let opened = Hnsw::open_sealed(r, g).unwrap();
+        let opened = Hnsw::<F32Rows>::open_sealed(r, g).unwrap();
         assert_eq!((opened.len(), opened.linked(), opened.params()), (1500, 1500, live.params()));
         let mut cursor = SearchCursor::default();
         for query in rows.iter().step_by(100) {
@@ -51,7 +51,7 @@ fn a_sealed_index_gives_the_same_answers_in_the_same_order() {
 fn sealing_the_sealed_gives_the_same_bytes() {
     let rows = random(32, 300, 5);
     let (r, g) = sealed(&index(Metric::L2, &rows, rows.len()));
-    let again = sealed(&Hnsw::open_sealed(file(&r), file(&g)).unwrap());
+    let again = sealed(&Hnsw::<F32Rows>::open_sealed(file(&r), file(&g)).unwrap());
     assert!(again == (r, g));
 }
 
@@ -61,7 +61,7 @@ fn an_empty_index_can_be_sealed_and_opened() {
     let (r, g) = (file(&r), file(&g));
     verify(&r).unwrap();
     verify(&g).unwrap();
-    let opened = Hnsw::open_sealed(r, g).unwrap();
+    let opened = Hnsw::<F32Rows>::open_sealed(r, g).unwrap();
     assert!(opened.search(&[1.0; 7], 5, 5, &mut SearchCursor::default()).unwrap().is_empty());
 }
 
@@ -100,7 +100,7 @@ fn an_index_can_be_sealed_while_it_grows() {
             let (r, g) = (file(&r), file(&g));
             verify(&r).unwrap();
             verify(&g).unwrap();
-            let opened = Hnsw::open_sealed(r, g).unwrap();
+            let opened = Hnsw::<F32Rows>::open_sealed(r, g).unwrap();
             assert_eq!(opened.unreached(), []);
             let all = opened.search(&rows[0], N, 10, &mut SearchCursor::default()).unwrap();
             assert_eq!(all.len() as u32, opened.len());
@@ -116,14 +116,14 @@ fn files_of_two_seals_do_not_mix() {
     let rows = random(34, 60, 3);
     let (a, _) = sealed(&index(Metric::L2, &rows[..50], 50));
     let (b, g) = sealed(&index(Metric::L2, &rows[10..], 50));
-    assert!(Hnsw::open_sealed(file(&b), file(&g)).is_ok());
-    assert!(matches!(Hnsw::open_sealed(file(&a), file(&g)), Err(OpenError::Mismatch(_))));
-    assert!(matches!(Hnsw::open_sealed(file(&g), file(&b)), Err(OpenError::Magic { .. })));
+    assert!(Hnsw::<F32Rows>::open_sealed(file(&b), file(&g)).is_ok());
+    assert!(matches!(Hnsw::<F32Rows>::open_sealed(file(&a), file(&g)), Err(OpenError::Mismatch(_))));
+    assert!(matches!(Hnsw::<F32Rows>::open_sealed(file(&g), file(&b)), Err(OpenError::Magic { .. })));
 }
 
 /// Runs what a reader of an unverified file may run: it must end, in bounds, without a panic.
 fn search_whatever_it_is(rows: &[u8], graph: &[u8], query: &[f32]) -> bool {
-    let Ok(hnsw) = Hnsw::open_sealed(file(rows), file(graph)) else { return false };
+    let Ok(hnsw) = Hnsw::<F32Rows>::open_sealed(file(rows), file(graph)) else { return false };
     let mut cursor = SearchCursor::default();
     // A forged dimension refuses the query. The pool is small, so that the links are walked.
     let Ok(()) = cursor.start(&hnsw, query, 2) else { return true };

@@ -2,8 +2,10 @@
 
 use std::arch::x86_64::*;
 
-use crate::kernel::generic::stamp;
-use crate::kernel::isa::Isa;
+use half::{bf16, f16};
+
+use crate::kernel::isa::{Bytes, Isa};
+use crate::kernel::stamp::stamp;
 
 struct Avx2;
 
@@ -53,6 +55,62 @@ impl Isa for Avx2 {
             _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
         }
     }
+    #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> __m256 {
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> __m256 {
+        unsafe {
+            let words = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words))
+        }
+    }
 }
 
-stamp!(Avx2, "avx2", "avx2,fma");
+// SAFETY of every block below: as above.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Bytes for Avx2 {
+    type B = __m256i;
+    type S = __m256i;
+    const BYTES: usize = 32;
+
+    #[inline(always)]
+    unsafe fn zero() -> __m256i {
+        unsafe { _mm256_setzero_si256() }
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const u8) -> __m256i {
+        unsafe { _mm256_loadu_si256(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn signed(codes: __m256i) -> __m256i {
+        unsafe { _mm256_xor_si256(codes, _mm256_set1_epi8(-128)) }
+    }
+    #[inline(always)]
+    unsafe fn dot(unsigned: __m256i, signed: __m256i, sum: __m256i) -> __m256i {
+        // The instruction that multiplies bytes saturates at 16 bits: even and odd bytes apart, as words, do not.
+        unsafe {
+            let even = _mm256_and_si256(unsigned, _mm256_set1_epi16(0xff));
+            let odd = _mm256_srli_epi16::<8>(unsigned);
+            let signed_even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(signed));
+            let signed_odd = _mm256_srai_epi16::<8>(signed);
+            let products = _mm256_add_epi32(_mm256_madd_epi16(even, signed_even), _mm256_madd_epi16(odd, signed_odd));
+            _mm256_add_epi32(sum, products)
+        }
+    }
+    #[inline(always)]
+    unsafe fn add(a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_add_epi32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn sum(a: __m256i) -> i32 {
+        unsafe {
+            let four = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
+            let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b00_00_11_10>(four));
+            _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b00_00_00_01>(two)))
+        }
+    }
+}
+
+stamp!(Avx2, Avx2, "avx2", "avx2,fma,f16c");

@@ -1,11 +1,14 @@
-//! AVX-512F: sixteen floats at a time, a whole cache line; tails by masks.
+//! AVX-512: sixteen floats at a time, a whole cache line; tails by masks. Codes by VNNI where there is VNNI: products of
+//! four bytes and their sum in one instruction.
 
 use std::arch::x86_64::*;
 
-use crate::kernel::generic::stamp;
-use crate::kernel::isa::Isa;
+use half::{bf16, f16};
+
+use crate::kernel::isa::{Bytes, Isa};
 
 struct Avx512;
+struct Vnni;
 
 // SAFETY of every block below: the trait's contract (the instructions exist, the floats are readable).
 #[allow(clippy::undocumented_unsafe_blocks)]
@@ -46,6 +49,80 @@ impl Isa for Avx512 {
     unsafe fn sum(a: __m512) -> f32 {
         unsafe { _mm512_reduce_add_ps(a) }
     }
+    #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> __m512 {
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> __m512 {
+        unsafe {
+            let words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(words))
+        }
+    }
 }
 
-stamp!(Avx512, "avx512", "avx512f");
+macro_rules! bytes {
+    ($isa:ty, $dot:item) => {
+        // SAFETY of every block below: as above.
+        #[allow(clippy::undocumented_unsafe_blocks)]
+        impl Bytes for $isa {
+            type B = __m512i;
+            type S = __m512i;
+            const BYTES: usize = 64;
+
+            #[inline(always)]
+            unsafe fn zero() -> __m512i {
+                unsafe { _mm512_setzero_si512() }
+            }
+            #[inline(always)]
+            unsafe fn load(from: *const u8) -> __m512i {
+                unsafe { _mm512_loadu_si512(from.cast()) }
+            }
+            #[inline(always)]
+            unsafe fn signed(codes: __m512i) -> __m512i {
+                unsafe { _mm512_xor_si512(codes, _mm512_set1_epi8(-128)) }
+            }
+            #[inline(always)]
+            $dot
+            #[inline(always)]
+            unsafe fn add(a: __m512i, b: __m512i) -> __m512i {
+                unsafe { _mm512_add_epi32(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn sum(a: __m512i) -> i32 {
+                unsafe { _mm512_reduce_add_epi32(a) }
+            }
+        }
+    };
+}
+
+bytes!(
+    Avx512,
+    unsafe fn dot(unsigned: __m512i, signed: __m512i, sum: __m512i) -> __m512i {
+        // Even and odd bytes apart, as in AVX2.
+        unsafe {
+            let even = _mm512_and_si512(unsigned, _mm512_set1_epi16(0xff));
+            let odd = _mm512_srli_epi16::<8>(unsigned);
+            let signed_even = _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(signed));
+            let signed_odd = _mm512_srai_epi16::<8>(signed);
+            let products = _mm512_add_epi32(_mm512_madd_epi16(even, signed_even), _mm512_madd_epi16(odd, signed_odd));
+            _mm512_add_epi32(sum, products)
+        }
+    }
+);
+
+bytes!(
+    Vnni,
+    unsafe fn dot(unsigned: __m512i, signed: __m512i, sum: __m512i) -> __m512i {
+        unsafe { _mm512_dpbusd_epi32(sum, unsigned, signed) }
+    }
+);
+
+pub(in crate::kernel) mod plain {
+    crate::kernel::stamp::stamp!(super::Avx512, super::Avx512, "avx512", "avx512f,avx512bw");
+}
+
+pub(in crate::kernel) mod vnni {
+    crate::kernel::stamp::stamp!(super::Avx512, super::Vnni, "avx512vnni", "avx512f,avx512bw,avx512vnni");
+}

@@ -1,0 +1,139 @@
+//! NEON: four floats at a time. Codes by `sdot` where the processor has it, else by widening products.
+
+use std::arch::aarch64::*;
+
+use half::{bf16, f16};
+
+use super::isa::{Bytes, Isa};
+
+struct Neon;
+struct DotProduct;
+
+// SAFETY of every block below: the trait's contract (the instructions exist, the elements are readable).
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Isa for Neon {
+    type V = float32x4_t;
+    const LANES: usize = 4;
+
+    #[inline(always)]
+    unsafe fn zero() -> float32x4_t {
+        unsafe { vdupq_n_f32(0.0) }
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> float32x4_t {
+        unsafe { vld1q_f32(from) }
+    }
+    #[inline(always)]
+    unsafe fn load_aligned(from: *const f32) -> float32x4_t {
+        unsafe { vld1q_f32(from) }
+    }
+    #[inline(always)]
+    unsafe fn load_first(from: *const f32, n: usize) -> float32x4_t {
+        let mut lanes = [0.0; 4];
+        unsafe {
+            std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), n);
+            vld1q_f32(lanes.as_ptr())
+        }
+    }
+    #[inline(always)]
+    unsafe fn add(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        unsafe { vaddq_f32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn sub(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        unsafe { vsubq_f32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn mul_add(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+        unsafe { vfmaq_f32(c, a, b) }
+    }
+    #[inline(always)]
+    unsafe fn sum(a: float32x4_t) -> f32 {
+        unsafe { vaddvq_f32(a) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> float32x4_t {
+        // The bits are shifted into an f32's place and scaled: exact for all that is finite, subnormal ones too.
+        unsafe {
+            let words = vmovl_u16(vld1_u16(from.cast()));
+            let sign = vshlq_n_u32::<16>(vandq_u32(words, vdupq_n_u32(0x8000)));
+            let rest = vshlq_n_u32::<13>(vandq_u32(words, vdupq_n_u32(0x7fff)));
+            let scaled = vmulq_f32(vreinterpretq_f32_u32(rest), vdupq_n_f32(f32::from_bits(0x7780_0000)));
+            vreinterpretq_f32_u32(vorrq_u32(vreinterpretq_u32_f32(scaled), sign))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> float32x4_t {
+        unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(from.cast()))) }
+    }
+}
+
+macro_rules! bytes {
+    ($isa:ty, $dot:item) => {
+        // SAFETY of every block below: as above.
+        #[allow(clippy::undocumented_unsafe_blocks)]
+        impl Bytes for $isa {
+            type B = uint8x16_t;
+            type S = int32x4_t;
+            const BYTES: usize = 16;
+
+            #[inline(always)]
+            unsafe fn zero() -> int32x4_t {
+                unsafe { vdupq_n_s32(0) }
+            }
+            #[inline(always)]
+            unsafe fn load(from: *const u8) -> uint8x16_t {
+                unsafe { vld1q_u8(from) }
+            }
+            #[inline(always)]
+            unsafe fn signed(codes: uint8x16_t) -> uint8x16_t {
+                unsafe { veorq_u8(codes, vdupq_n_u8(0x80)) }
+            }
+            #[inline(always)]
+            $dot
+            #[inline(always)]
+            unsafe fn add(a: int32x4_t, b: int32x4_t) -> int32x4_t {
+                unsafe { vaddq_s32(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn sum(a: int32x4_t) -> i32 {
+                unsafe { vaddvq_s32(a) }
+            }
+        }
+    };
+}
+
+bytes!(
+    Neon,
+    unsafe fn dot(unsigned: uint8x16_t, signed: uint8x16_t, sum: int32x4_t) -> int32x4_t {
+        unsafe {
+            let signed = vreinterpretq_s8_u8(signed);
+            let (low, high) = (vmovl_u8(vget_low_u8(unsigned)), vmovl_high_u8(unsigned));
+            let (low, high) = (vreinterpretq_s16_u16(low), vreinterpretq_s16_u16(high));
+            let (x, y) = (vmovl_s8(vget_low_s8(signed)), vmovl_high_s8(signed));
+            let sum = vmlal_high_s16(vmlal_s16(sum, vget_low_s16(low), vget_low_s16(x)), low, x);
+            vmlal_high_s16(vmlal_s16(sum, vget_low_s16(high), vget_low_s16(y)), high, y)
+        }
+    }
+);
+
+bytes!(
+    DotProduct,
+    unsafe fn dot(unsigned: uint8x16_t, signed: uint8x16_t, sum: int32x4_t) -> int32x4_t {
+        // The instruction takes two bytes with sign: u = (u - 128) + 128, and 128 is twice what a byte with sign can say.
+        unsafe {
+            let codes = vreinterpretq_s8_u8(veorq_u8(unsigned, vdupq_n_u8(0x80)));
+            let signed = vreinterpretq_s8_u8(signed);
+            let halves = vdotq_s32(vdupq_n_s32(0), vdupq_n_s8(64), signed);
+            vaddq_s32(vdotq_s32(sum, codes, signed), vaddq_s32(halves, halves))
+        }
+    }
+);
+
+pub(in crate::kernel) mod plain {
+    crate::kernel::stamp::stamp!(super::Neon, super::Neon, "neon", "neon");
+}
+
+pub(in crate::kernel) mod dotprod {
+    crate::kernel::stamp::stamp!(super::Neon, super::DotProduct, "neondot", "neon,dotprod");
+}
