@@ -1,7 +1,7 @@
 //! Recall and speed of an index over a public data set, beside a given ground truth.
 //!
 //! ```text
-//! cargo run --release -p vecindex --example recall -- BASE QUERIES TRUTH.ibin [l2|cosine|ip] [m] [ef_construction]
+//! cargo run --release -p vecindex --example recall -- BASE QUERIES TRUTH.ibin [l2|cosine|ip] [m] [ef_construction] [f32|f16|bf16|i8]
 //! ```
 //! BASE and QUERIES are `.fbin`, `.u8bin`, `.f16bin` (u32 n, u32 d, values) or `idx3-ubyte` images, each also with `.gz`.
 
@@ -11,7 +11,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use kriya_region::Region;
-use vecindex::{F32Rows, Graph, Hnsw, HnswParams, Metric, SearchCursor};
+use vecindex::{
+    AppendVectors, Bf16, Encoding, F16, F32, F32Rows, Graph, Hnsw, HnswParams, I8, Metric, Rerank, Rows, SearchCursor,
+    VectorStorage,
+};
 
 struct Vectors {
     dim: usize,
@@ -85,14 +88,32 @@ fn main() -> Result<(), Box<dyn Error>> {
     let m = rest.get(1).map_or(Ok(16), |s| s.parse())?;
     let ef_construction = rest.get(2).map_or(Ok(200), |s| s.parse())?;
     let (base, queries, truth) = (read(base)?, read(queries)?, bytes(truth)?);
-    let k_truth = word(&truth, 4, false)?;
+    let run = match rest.get(3).map_or("f32", String::as_str) {
+        "f32" => sweep::<F32>,
+        "f16" => sweep::<F16>,
+        "bf16" => sweep::<Bf16>,
+        "i8" => sweep::<I8>,
+        other => return Err(format!("encoding \"{other}\", expected f32, f16, bf16 or i8").into()),
+    };
+    run(metric, m, ef_construction, &base, &queries, &truth)
+}
+
+fn sweep<E: Encoding>(
+    metric: Metric,
+    m: usize,
+    ef_construction: usize,
+    base: &Vectors,
+    queries: &Vectors,
+    truth: &[u8],
+) -> Result<(), Box<dyn Error>> {
+    let k_truth = word(truth, 4, false)?;
     let truth: Vec<u32> = truth[8..].chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
 
     let n = u32::try_from(base.rows().len())?;
     let params = HnswParams { m, ef_construction, ..HnswParams::default() };
-    let rows = Arc::new(Region::heap(F32Rows::bytes_needed(base.dim, n)?)?);
+    let rows = Arc::new(Region::heap(Rows::<E>::bytes_needed(base.dim, n)?)?);
     let graph = Arc::new(Region::heap(Graph::bytes_needed(n, m)?)?);
-    let index = Hnsw::new(F32Rows::create(rows, metric, base.dim, n)?, Graph::create(graph, params, n)?)?;
+    let index = Hnsw::new(Rows::<E>::create(rows, metric, base.dim, n)?, Graph::create(graph, params, n)?)?;
     let start = Instant::now();
     for (i, row) in base.rows().enumerate() {
         index.append(row, [i as u64, 0])?;
@@ -110,6 +131,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         rayon::current_num_threads()
     );
 
+    // Whatever rows are not exact are compared once more.
+    let exact = Arc::new(Region::heap(F32Rows::bytes_needed(base.dim, n)?)?);
+    let exact = F32Rows::create(exact, metric, base.dim, n)?;
+    if size_of::<E::Element>() < 4 {
+        for row in base.rows() {
+            exact.push(row)?;
+        }
+    }
     let k = 10;
     let mut cursor = SearchCursor::default();
     println!("queries/s are of processor time, one thread, best of three passes");
@@ -118,7 +147,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         for pass in 0..3 {
             let start = thread_seconds();
             for (q, query) in queries.rows().enumerate() {
-                let found = index.search(query, k, ef, &mut cursor)?;
+                let mut found =
+                    index.search(query, if exact.is_empty() { k } else { k + 5 }, ef.max(k + 5), &mut cursor)?;
+                if !exact.is_empty() {
+                    exact.rerank(query, &mut found)?;
+                    found.truncate(k);
+                }
                 if pass == 0 {
                     let expected = &truth[q * k_truth..q * k_truth + k];
                     hits += found.iter().filter(|f| expected.contains(&f.id)).count();
