@@ -1,6 +1,7 @@
 //! What an index promises, one module per promise.
 
 mod data;
+mod encodings;
 mod every_row_is_reached;
 mod growing_beside_searches;
 mod recall_on_real_data;
