@@ -1,7 +1,7 @@
 //! Nearest-neighbour search inside a process: HNSW over rows that are owned, shared with other processes, or mapped.
 //!
-//! Two structures stand side by side, each in a [`Region`](kriya_region::Region) of its own: the rows ([`F32Rows`]) and
-//! the graph over them ([`Graph`]); [`Hnsw`] joins them. Their layout is the same in a heap build, in shared memory that
+//! Two structures stand side by side, each in a [`Region`](kriya_region::Region) of its own: the rows ([`Rows`], encoded as
+//! [`F32`], [`F16`], [`Bf16`] or [`I8`]) and the graph over them ([`Graph`]); [`Hnsw`] joins them. Their layout is the same in a heap build, in shared memory that
 //! grows while other processes search it, and in a sealed file that is mapped, so there is one search.
 //!
 //! # Writing
