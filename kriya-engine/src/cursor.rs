@@ -25,6 +25,20 @@ pub struct Found {
     pub distance: f32,
 }
 
+/// How a search went on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Step {
+    /// The next nearest row.
+    Row(Found),
+    /// Many entries were passed over and no row was found yet; the search goes on when it is asked again.
+    Skipped,
+    /// There is no other row.
+    End,
+}
+
+/// Entries that are passed over at a stretch, at most: the caller may want to end the search.
+const SKIPPED_AT_ONCE: usize = 1000;
+
 /// Why a search failed.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -195,6 +209,20 @@ impl IndexCursor {
     #[allow(clippy::should_implement_trait, reason = "a search is continued as long as the caller likes, and can fail")]
     pub fn next(&mut self) -> Result<Option<Found>, CursorError> {
         loop {
+            match self.step()? {
+                Step::Row(found) => return Ok(Some(found)),
+                Step::Skipped => {}
+                Step::End => return Ok(None),
+            }
+        }
+    }
+
+    /// As [`IndexCursor::next`], in steps that do not take long even where nearly all entries are deleted.
+    ///
+    /// # Errors
+    /// A view that cannot be read.
+    pub fn step(&mut self) -> Result<Step, CursorError> {
+        for _ in 0..SKIPPED_AT_ONCE {
             let nearest = self
                 .memory
                 .sources
@@ -202,7 +230,7 @@ impl IndexCursor {
                 .zip(&self.reader.segments)
                 .filter_map(|(source, segment)| source.head(segment).map(|head| (head, source, segment)))
                 .min_by(|(a, ..), (b, ..)| a.distance.total_cmp(&b.distance));
-            let Some((head, source, segment)) = nearest else { return Ok(None) };
+            let Some((head, source, segment)) = nearest else { return Ok(Step::End) };
             let [entry, tid] = segment.label(head.id);
             source.head = None;
             if self.deletions && self.deleted(entry)? {
@@ -214,8 +242,9 @@ impl IndexCursor {
                 continue;
             }
             (self.before_last, self.last) = (self.last, self.last.max(head.distance));
-            return Ok(Some(Found { tid, entry, distance: head.distance }));
+            return Ok(Step::Row(Found { tid, entry, distance: head.distance }));
         }
+        Ok(Step::Skipped)
     }
 
     /// The row that was returned last is of no use to the caller (its version is dead, say): what comes later need not be

@@ -31,7 +31,7 @@ pub use answers::{Built, Changed, IndexDefinition, IndexDeleted, IndexWritten, L
 pub use check::check_store;
 pub use client::Session;
 pub use client_error::{ClientError, Interrupted};
-pub use cursor::{CursorError, Found, IndexCursor, SearchMemory};
+pub use cursor::{CursorError, Found, IndexCursor, SearchMemory, Step};
 pub use error::FormatError;
 pub use index::{IndexReader, Metric, NewEntry, VectorRef, metric_code, metric_of};
 pub use line::{PollWait, Wait};

@@ -81,7 +81,10 @@ impl From<lsmstore::ReadError> for Failure {
 
 impl From<CursorError> for Failure {
     fn from(error: CursorError) -> Failure {
-        Failure::corrupt(error.to_string())
+        match &error {
+            CursorError::Query(query) => Failure::new(PgSqlErrorCode::ERRCODE_DATA_EXCEPTION, query.to_string()),
+            _ => Failure::corrupt(error.to_string()),
+        }
     }
 }
 

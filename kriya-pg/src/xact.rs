@@ -42,7 +42,8 @@ unsafe extern "C-unwind" fn at_executor_start(query: *mut pg_sys::QueryDesc, fla
     }
 }
 
-/// At the end of a statement's main part: what it buffered is sent before AFTER triggers and other statements run.
+/// At the end of a statement: what it buffered is sent before other statements run. What reads meanwhile, an AFTER trigger
+/// say, sends it first.
 #[pg_guard]
 unsafe extern "C-unwind" fn at_executor_finish(query: *mut pg_sys::QueryDesc) {
     // SAFETY: written once while the library was loaded; the argument is passed through.
@@ -82,7 +83,7 @@ unsafe extern "C-unwind" fn at_subtransaction(
 ) {
     use pg_sys::SubXactEvent::*;
     match event {
-        SUBXACT_EVENT_START_SUB => session::drain(),
+        // Nothing is sent at the start: an error there would end the connection.
         SUBXACT_EVENT_PRE_COMMIT_SUB => {
             session::drain();
             // SAFETY: a session's own state.

@@ -102,7 +102,7 @@ impl<'a> Serving<'a> {
                     self.engine.locks().table.end(&xids);
                     continue;
                 }
-                Request::BuildEnd | Request::Flush | Request::Fence => self.activity.set(Doing::Long),
+                Request::BuildEnd | Request::Flush | Request::Check | Request::Fence => self.activity.set(Doing::Long),
                 _ => {}
             }
             let answer = match self.admit(&request) {

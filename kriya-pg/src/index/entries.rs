@@ -154,6 +154,7 @@ struct Restore(Option<Entries>);
 impl Drop for Restore {
     fn drop(&mut self) {
         if let Some(entries) = self.0.take() {
+            session::doom(entries.level);
             WAITING.set(Some(entries));
         }
     }

@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use kriya_engine::{IndexCursor, SearchMemory};
+use kriya_engine::{IndexCursor, SearchMemory, Step};
 use pgrx::prelude::*;
 use pgrx::{PgMemoryContexts, pg_sys};
 
@@ -132,7 +132,11 @@ pub unsafe extern "C-unwind" fn next(scan: pg_sys::IndexScanDesc, direction: pg_
         let Some(cursor) = state.cursor.as_mut() else { return false };
         let found = loop {
             check_for_interrupts!();
-            let Some(found) = cursor.next().or_raise() else { return false };
+            let found = match cursor.step().or_raise() {
+                Step::Row(found) => found,
+                Step::Skipped => continue,
+                Step::End => return false,
+            };
             // In strict order, entries of versions that nobody here sees would keep out rows that come later.
             if matches!(state.naming, Naming::Pointers) || table::sees(scan, found.tid) {
                 break found;

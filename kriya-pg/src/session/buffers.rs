@@ -54,8 +54,13 @@ struct Restore<'a> {
 
 impl Drop for Restore<'_> {
     fn drop(&mut self) {
-        if self.rows.is_some() {
-            self.backend.transaction.rows = self.rows.take();
+        if let Some(rows) = self.rows.take() {
+            let doomed = &mut self.backend.transaction.doomed;
+            // SAFETY: a session's own state.
+            if rows.level < unsafe { pg_sys::GetCurrentTransactionNestLevel() } {
+                *doomed = Some(doomed.map_or(rows.level, |other| other.min(rows.level)));
+            }
+            self.backend.transaction.rows = Some(rows);
         }
     }
 }

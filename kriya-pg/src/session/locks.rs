@@ -47,7 +47,7 @@ pub fn lock(claim: &Claim, versions: &[Marked]) -> Locked {
         backend.transaction.strongest = backend.transaction.strongest.max(Some(claim.mode));
         // Noted before it is asked for: the answer may be cut off.
         let locked = &mut backend.transaction.locked;
-        if level > 1 && !locked.contains(&(level, claim.xid)) {
+        if level > 1 && !locked.iter().rev().any(|known| *known == (level, claim.xid)) {
             locked.push((level, claim.xid));
         }
         with_backend(backend, |session, wait| session.lock(generation, claim, versions, wait))
@@ -79,6 +79,7 @@ pub fn keep_locks(level: i32) {
         for (of, _) in &mut backend.transaction.locked {
             *of = (*of).min(level - 1);
         }
+        backend.transaction.doomed = backend.transaction.doomed.map(|doomed| doomed.min(level - 1));
     });
 }
 

@@ -4,8 +4,9 @@
 //! * The first message under an xid, each subtransaction's too, is preceded by an announce record.
 //! * A batch is sent, acknowledged, then logged with the numbers of the acknowledgement; only then does the call return.
 //! * Rows of tables without indexes, and index entries, wait in buffers. They are sent before anything of ours reads,
-//!   at every subtransaction boundary, at the end of a statement and before commit; a rolled back subtransaction's
-//!   buffers are thrown away. A buffer leaves its place only when it is logged, so a failed sending loses nothing.
+//!   at the end of a subtransaction, at the end of a statement and before commit; a rolled back subtransaction's buffers are
+//!   thrown away. A buffer leaves its place only when it is logged, so a failed sending loses nothing; where it fails in a
+//!   subtransaction of the one that filled it, nobody knows whether the worker has it, and that one must not commit.
 //! * Before commit: everything is sent, the commit lock is taken, and the worker must be the one we wrote through.
 
 mod buffers;
@@ -54,6 +55,8 @@ struct Transaction {
     rows: Option<Rows>,
     /// Pre-commit is over: nothing may wait in a buffer any more.
     committing: bool,
+    /// The level of a buffer that could not be sent while a subtransaction was running.
+    doomed: Option<i32>,
 }
 
 struct Lease {
@@ -93,8 +96,18 @@ fn with_backend<R>(backend: &mut Backend, f: impl FnOnce(&mut Session, &mut dyn 
     if backend.session.as_ref().is_some_and(|session| !session.alive()) {
         (backend.session, backend.latest) = (None, None);
     }
+    if backend.session.is_none() && holds_a_page() {
+        raise(restarted());
+    }
     let session = backend.session.get_or_insert_with(connect);
     f(session, &mut PollWait).unwrap_or_else(|error| raise(Failure::from(error)))
+}
+
+/// Whether interrupts are held off, as where a page of an index is locked: others wait for it and cannot be cancelled, so
+/// nothing that may take long is waited for.
+fn holds_a_page() -> bool {
+    // SAFETY: a plain variable of this process.
+    unsafe { pg_sys::InterruptHoldoffCount > 0 }
 }
 
 fn refuse_in_recovery() {
@@ -136,7 +149,8 @@ pub fn view_since(number: &mut u64) -> Arc<View> {
     match latest {
         Some(view) if *number != 0 && view.number() >= *number => view,
         _ => {
-            let view = view();
+            // Whoever asks on behalf of a locked page asks for rows of indexed tables, which do not wait in buffers.
+            let view = if holds_a_page() { view_undrained() } else { view() };
             *number = view.number();
             view
         }
@@ -175,6 +189,25 @@ fn restarted() -> Failure {
     .hint("Run the transaction again.")
 }
 
+fn cut_short() -> Failure {
+    Failure::new(
+        PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+        "what this transaction wrote before a subtransaction could not be sent to the storage worker",
+    )
+    .hint("Run the transaction again.")
+}
+
+/// Notes that a buffer of that level could not be sent. Where the level itself ends by it, all is well.
+pub fn doom(level: i32) {
+    at_end(|backend| {
+        // SAFETY: a session's own state.
+        if level < unsafe { pg_sys::GetCurrentTransactionNestLevel() } {
+            let doomed = &mut backend.transaction.doomed;
+            *doomed = Some(doomed.map_or(level, |other| other.min(level)));
+        }
+    });
+}
+
 fn log(kind: record::Kind, backend_generation: u64, sequence: u64, xid: u64, incarnation: u32, body: &[u8]) {
     let head = RecordHead { kind, generation: backend_generation, sequence, xid, incarnation };
     for (header, part) in record::headers(&head, body.len()).or_raise() {
@@ -195,7 +228,7 @@ fn log(kind: record::Kind, backend_generation: u64, sequence: u64, xid: u64, inc
 
 /// Logs, once per xid and before its first message, that this xid writes.
 fn announce(backend: &mut Backend, xid: u64) {
-    if xid == 0 || backend.transaction.announced.contains(&xid) {
+    if xid == 0 || backend.transaction.announced.iter().rev().any(|known| *known == xid) {
         return;
     }
     let generation = write_generation(backend);
@@ -390,6 +423,9 @@ pub fn before_commit() {
         backend.transaction.generation
     });
     let Some(generation) = wrote else { return };
+    if BACKEND.with_borrow(|backend| backend.transaction.doomed.is_some()) {
+        raise(cut_short());
+    }
     // A request that was cancelled under a savepoint has broken the connection: another one to the same worker is as
     // good. Before the lock, for a new worker serves only when nobody holds it.
     BACKEND.with_borrow_mut(write_generation);
@@ -422,6 +458,7 @@ pub fn forget_level(level: i32) {
         if backend.transaction.rows.as_ref().is_some_and(|rows| rows.level >= level) {
             backend.transaction.rows = None;
         }
+        backend.transaction.doomed = backend.transaction.doomed.filter(|doomed| *doomed < level);
     });
     crate::index::entries::forget_level(level);
     forget_locks(level);

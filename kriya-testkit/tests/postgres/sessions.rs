@@ -175,3 +175,47 @@ fn index_entries_that_wait_keep_a_transaction_from_being_prepared() {
     run(&mut client, "BEGIN; CREATE TABLE plain (id int) USING heap; PREPARE TRANSACTION 'y'");
     run(&mut client, "COMMIT PREPARED 'y'");
 }
+
+#[test]
+fn a_sending_that_is_cut_short_in_a_subtransaction_is_an_error_that_can_be_caught() {
+    let server = server();
+    let mut client = server.connect().unwrap();
+    // Rows of tables without indexes wait in a buffer; the trigger begins a subtransaction behind each of them.
+    run(
+        &mut client,
+        "CREATE TABLE t (id int) USING lsm_s3; CREATE TABLE u (id int) USING lsm_s3; CREATE TABLE told (what text);
+         CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN
+                 BEGIN IF TG_ARGV[0] = 'writes' THEN INSERT INTO u VALUES (NEW.id); END IF;
+                 EXCEPTION WHEN query_canceled THEN NULL; END;
+                 RETURN NEW;
+             END $$;
+         SELECT count(*) FROM t, u",
+    );
+    let worker = || {
+        let worker = server.processes().into_iter().find(|process| process.title.contains("kriya storage worker"));
+        worker.expect("the worker")
+    };
+    let outer = "DO $$ BEGIN
+         BEGIN INSERT INTO t SELECT generate_series(1, 3); EXCEPTION WHEN query_canceled THEN INSERT INTO told VALUES ('caught'); END;
+     END $$";
+    for (argument, fails) in [("reads", false), ("writes", true)] {
+        run(&mut client, &format!("CREATE TRIGGER g AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION f('{argument}')"));
+        run(&mut client, "BEGIN; INSERT INTO t VALUES (0); SET LOCAL statement_timeout = '1s'");
+        worker().signal(rustix::process::Signal::STOP);
+        let stopped = client.batch_execute(outer);
+        worker().signal(rustix::process::Signal::CONT);
+        // Caught inside: what was to be sent before it is in doubt. Caught outside: all of it is rolled back.
+        let ended = stopped.and_then(|()| client.batch_execute("COMMIT"));
+        assert!(!client.is_closed(), "the session was ended");
+        if let Err(error) = ended {
+            assert!(fails, "{error}");
+            run(&mut client, "ROLLBACK");
+        }
+        let (rows, caught) =
+            (value(&mut client, "SELECT count(*) FROM t"), value(&mut client, "SELECT count(*) FROM told"));
+        assert!(["0", "1"].contains(&rows.as_str()), "{rows} rows after {argument}");
+        assert_eq!(rows, if argument == "reads" { caught } else { rows.clone() });
+        run(&mut client, "DROP TRIGGER g ON t; TRUNCATE t; TRUNCATE u; TRUNCATE told; RESET statement_timeout");
+    }
+}
