@@ -34,7 +34,10 @@ pub(crate) fn last_flush(engine: &Engine) -> Result<(), WorkerError> {
     // Sealing writes to the store, which nobody but this thread flushes any more.
     flush(FlushOptions::default())?;
     let sealing = Instant::now();
-    sealing::seal_all(engine, true, &|| !engine.signals.abrupt() && sealing.elapsed() < SEALING);
+    let goes_on = || !engine.signals.abrupt() && sealing.elapsed() < SEALING;
+    if let Err(why) = sealing::seal_all(engine, true, &goes_on) {
+        engine.complain(why);
+    }
     flush(FlushOptions { clean: true, force: true })
 }
 

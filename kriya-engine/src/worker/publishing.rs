@@ -31,7 +31,10 @@ pub(crate) fn publish_forever(engine: &Engine) {
         match published {
             Ok(_) => {
                 engine.log_let_go.store(false, Ordering::Relaxed);
-                engine.signals.failing.store(false, Ordering::SeqCst);
+                if engine.signals.failing.swap(false, Ordering::SeqCst) {
+                    // What was not sealed without it.
+                    engine.signals.sealing.wake();
+                }
                 if failing.take().is_some() {
                     engine.host.report(Level::Log, "the object store is back; everything on the local disk is in it");
                     engine.forget_complaint();
@@ -44,35 +47,37 @@ pub(crate) fn publish_forever(engine: &Engine) {
             }
             Err(error) => {
                 engine.signals.failing.store(true, Ordering::SeqCst);
-                Failing::note(&mut failing, engine, &error.to_string());
+                Failing::note(&mut failing, engine, format!("the object store cannot be written to: {error}"), RETRY);
                 follow_the_local_disk(engine);
             }
         }
     }
 }
 
-/// An object store that does not do as asked.
-struct Failing {
+/// Something that fails again and again.
+pub(crate) struct Failing {
     pause: Duration,
+    until: Instant,
     told: Instant,
 }
 
 impl Failing {
-    fn note(failing: &mut Option<Failing>, engine: &Engine, error: &str) {
-        let message = format!("the object store cannot be written to: {error}");
-        match failing {
-            None => {
-                engine.complain(message);
-                *failing = Some(Failing { pause: RETRY.0, told: Instant::now() });
-            }
-            Some(failing) => {
-                failing.pause = (failing.pause * 2).min(RETRY.1);
-                if failing.told.elapsed() >= AGAIN {
-                    engine.complain(message);
-                    failing.told = Instant::now();
-                }
-            }
+    /// Notes a failure, and tells it now and then. The pause after it is the first of `retry`, doubled with each further
+    /// failure up to the second.
+    pub(crate) fn note(failing: &mut Option<Failing>, engine: &Engine, message: String, retry: (Duration, Duration)) {
+        let now = Instant::now();
+        let pause = failing.as_ref().map_or(retry.0, |failing| (failing.pause * 2).min(retry.1).max(retry.0));
+        let mut told = failing.as_ref().map(|failing| failing.told);
+        if told.is_none_or(|told| now.duration_since(told) >= AGAIN) {
+            engine.complain(message);
+            told = None;
         }
+        *failing = Some(Failing { pause, until: now + pause, told: told.unwrap_or(now) });
+    }
+
+    /// How much of the pause is left.
+    pub(crate) fn left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
     }
 }
 

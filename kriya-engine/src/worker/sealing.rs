@@ -3,11 +3,15 @@
 //! A sealed segment replaces an active one in this order: files, objects, record in the store, list of segments. The
 //! record is not logged: until it is durable the entries themselves are, and a restart makes an active segment of them
 //! again. Entries stay in the store; deletions stay too, for readers of older views.
+//!
+//! All of it is in vain if the object store does not take the objects. So nothing is begun while that is known to be
+//! away, and after a failure no sooner than the attempt took.
 
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lsmstore::{Batch, fail};
 use vecindex::{BuildContext, F32Rows, Hnsw};
@@ -17,6 +21,7 @@ use crate::worker::active::{Active, private};
 use crate::worker::build::{copy, link_all};
 use crate::worker::engine::Engine;
 use crate::worker::indexes::Index;
+use crate::worker::publishing::Failing;
 use crate::worker::segments::Sealed;
 
 /// Rows from which an active segment that is not full is worth sealing when a flush is asked for.
@@ -27,6 +32,8 @@ const AT_REST: usize = 2;
 const RATIO: u64 = 8;
 const LINK_ROUND: u32 = 64;
 const IDLE: Duration = Duration::from_secs(5);
+/// Pause after a failure, doubled up to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const ENDED: &str = "the worker ended meanwhile";
 
 /// Whether sealing goes on: a stop does not wait for it, let alone for an object store that is away.
@@ -48,30 +55,76 @@ pub(crate) fn link_forever(engine: &Engine) {
     }
 }
 
-/// Seals and merges until the worker ends.
+/// Why nothing was sealed.
+enum Unsealed {
+    /// The object store did not take the objects: nor would it take others.
+    Upload(String),
+    Other(String),
+}
+
+impl From<String> for Unsealed {
+    fn from(why: String) -> Unsealed {
+        Unsealed::Other(why)
+    }
+}
+
+impl fmt::Display for Unsealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Unsealed::Upload(why) | Unsealed::Other(why)) = self;
+        f.write_str(why)
+    }
+}
+
+/// Seals and merges until the worker ends. Failures are reported and tried again later, by the next worker if need be.
 pub(crate) fn seal_forever(engine: &Engine) {
+    let (mut failing, mut away) = (None, false);
     while engine.signals.working() {
         engine.signals.sealing.wait(IDLE);
-        if engine.signals.working() {
-            let early = engine.signals.seal_early.swap(false, Ordering::Relaxed);
-            seal_all(engine, early, &|| engine.signals.working());
+        if !engine.signals.working() {
+            break;
+        }
+        let was_away = std::mem::replace(&mut away, engine.signals.failing.load(Ordering::SeqCst));
+        if was_away && !away {
+            failing = None;
+        }
+        let put_off = away || failing.as_ref().is_some_and(|failing: &Failing| !failing.left().is_zero());
+        // Whoever asks for it has one attempt.
+        let early = engine.signals.seal_early.swap(false, Ordering::Relaxed);
+        if put_off && !early {
+            continue;
+        }
+        let began = Instant::now();
+        match seal_all(engine, early, &|| engine.signals.working()) {
+            Ok(()) => failing = None,
+            Err(why) => {
+                let took = began.elapsed();
+                Failing::note(&mut failing, engine, why, (IDLE.max(took), LONGEST_PAUSE.max(took)));
+            }
         }
     }
 }
 
-/// Seals what is full, and if `early` what is worth it; then merges. Failures are reported and tried again later, by the
-/// next worker if need be.
-pub(crate) fn seal_all(engine: &Engine, early: bool, goes_on: GoesOn<'_>) {
-    for index in engine.indexes.all() {
-        if early {
-            freeze(&index);
-        }
-        if let Err(error) = seal_index(engine, &index, goes_on)
-            && goes_on()
-        {
-            engine.complain(format!("sealing a segment of index {} failed: {error}", index.id));
+/// Seals what is full, and if `early` what is worth it; then merges. Says what failed, if that still matters.
+pub(crate) fn seal_all(engine: &Engine, early: bool, goes_on: GoesOn<'_>) -> Result<(), String> {
+    let indexes = engine.indexes.all();
+    if early {
+        indexes.iter().for_each(|index| freeze(index));
+    }
+    let mut failed = Ok(());
+    for index in indexes {
+        if let Err(unsealed) = seal_index(engine, &index, goes_on) {
+            if !goes_on() {
+                return Ok(());
+            }
+            failed = Err(format!("sealing a segment of index {} failed: {unsealed}", index.id));
+            if matches!(unsealed, Unsealed::Upload(_)) {
+                // If it is away for tables too, that thread finds out when it is back.
+                engine.signals.publishing.wake();
+                break;
+            }
         }
     }
+    failed
 }
 
 /// Puts an empty segment behind the last one if that is worth sealing.
@@ -88,7 +141,7 @@ fn freeze(index: &Index) {
     }
 }
 
-fn seal_index(engine: &Engine, index: &Index, goes_on: GoesOn<'_>) -> Result<(), String> {
+fn seal_index(engine: &Engine, index: &Index, goes_on: GoesOn<'_>) -> Result<(), Unsealed> {
     while let [full, next, ..] = &index.state().active[..] {
         let sealed = seal_one(engine, index, &full.hnsw, full.first, next.first, goes_on)?;
         index.change(|state| {
@@ -113,7 +166,7 @@ fn seal_one(
     first: u64,
     end: u64,
     goes_on: GoesOn<'_>,
-) -> Result<Option<Arc<Sealed>>, String> {
+) -> Result<Option<Arc<Sealed>>, Unsealed> {
     let deleted = deletions(engine, index.id)?;
     let all = (0..hnsw.len()).all(|id| !deleted.contains(&hnsw.label(id)[0]));
     if all && link_all(engine, hnsw, |_| goes_on()) {
@@ -171,7 +224,7 @@ fn publish(
     covers: Range<u64>,
     replaced: &[&Sealed],
     goes_on: GoesOn<'_>,
-) -> Result<Arc<Sealed>, String> {
+) -> Result<Arc<Sealed>, Unsealed> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let segment = engine.take(Counter::Segments, index.id, 1).map_err(|error| text(&error))?;
     let files = &engine.segments;
@@ -179,8 +232,8 @@ fn publish(
     let mut record = written.record.clone();
     (record.first, record.end) = (covers.start, covers.end);
     record.replaces = replaced.iter().map(|sealed| sealed.segment).collect();
-    let uploaded = engine.while_it_may(&goes_on, files.upload(&record)).ok_or(ENDED)?;
-    uploaded.map_err(|error| text(&error))?;
+    let uploaded = engine.while_it_may(&goes_on, files.upload(&record)).ok_or_else(|| ENDED.to_owned())?;
+    uploaded.map_err(|error| Unsealed::Upload(text(&error)))?;
     fail::point("before-seal-record");
     let mut batch = Batch::new();
     batch.put(&keys::segment(index.id, segment), &record.encode());
@@ -211,7 +264,7 @@ fn merge(
     elder: &Arc<Sealed>,
     younger: &Arc<Sealed>,
     goes_on: GoesOn<'_>,
-) -> Result<bool, String> {
+) -> Result<bool, Unsealed> {
     let deleted = deletions(engine, index.id)?;
     let Some(rebuilt) = rebuild(engine, index, &[&elder.hnsw, &younger.hnsw], &deleted, goes_on)? else {
         return Ok(false);

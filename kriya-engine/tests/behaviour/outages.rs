@@ -5,6 +5,7 @@ use kriya_engine::{ClientError, PollWait, Written, keys};
 use lsmstore::Batch;
 
 use crate::cluster::{Cluster, FakeHost, eventually, finished};
+use crate::indexes::{build, insert};
 
 #[test]
 fn while_the_object_store_is_down_rows_are_written_and_read_and_nothing_is_lost() {
@@ -238,4 +239,33 @@ fn a_host_that_knows_nothing_of_the_bucket_is_not_believed() {
     cluster.host = FakeHost::new();
     cluster.start();
     assert!(matches!(cluster.try_connect(), Err(ClientError::Refused { .. })));
+}
+
+#[test]
+fn while_the_object_store_is_away_a_segment_is_not_sealed_in_vain_again_and_again() {
+    let mut cluster = Cluster::new();
+    let mut a = cluster.connect();
+    let index = build(&mut a, &[]);
+    for chunk in 0..11 {
+        insert(&mut a, index, chunk * 1000..(chunk + 1) * 1000);
+    }
+    a.commit();
+    cluster.without_objects(|cluster| {
+        assert!(a.session.flush(&mut PollWait).is_err(), "there is no object store");
+        eventually("sealing was tried", || cluster.host.warned("sealing a segment"));
+        eventually("the object store is missed", || cluster.host.warned("cannot be written to"));
+        // Longer than the thread that seals ever sleeps.
+        let began = std::time::Instant::now();
+        eventually("it had time to try again", || began.elapsed().as_secs() > 6);
+    });
+    let segments = cluster.objects().join("bucket/prefix/segments");
+    let sealed = || {
+        let names = std::fs::read_dir(&segments).into_iter().flatten().map(|entry| entry.unwrap().file_name());
+        let names = names.map(|name| name.into_string().unwrap());
+        names.filter(|name| name.ends_with(".rows") || name.ends_with(".graph")).collect::<Vec<_>>()
+    };
+    eventually("it is sealed when the store is back", || sealed().len() == 2);
+    // Segment 1 would be the build's own; one number went with the attempt that somebody asked for.
+    let number = format!("{index:016x}-{:016x}-", 3);
+    assert!(sealed().iter().all(|name| name.starts_with(&number)), "{:?}", sealed());
 }
