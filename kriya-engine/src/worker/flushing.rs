@@ -10,7 +10,7 @@ use lsmstore::{Batch, FlushError, FlushOptions, MergeEntry, MergePolicy, View, f
 use crate::catalogue::CatalogueEntry;
 use crate::keys;
 use crate::worker::cache::sweep;
-use crate::worker::engine::{ApplyError, Engine};
+use crate::worker::engine::{ApplyError, Engine, Signals};
 use crate::worker::host::{HostError, XidState};
 use crate::worker::publishing::follow_the_local_disk;
 
@@ -95,14 +95,12 @@ fn merge(engine: &Engine) {
     if !engine.store.wants_merge() {
         return;
     }
-    let policy: Arc<dyn MergePolicy> = match dead_objects(engine) {
-        Ok(dead) => Arc::new(DropDead { dead }),
-        Err(error) => {
-            engine.complain(format!("finding dropped tables failed: {error}"));
-            Arc::new(lsmstore::KeepAll)
-        }
-    };
-    match engine.runtime.block_on(engine.store.merge_local(policy)) {
+    let dead = dead_objects(engine).unwrap_or_else(|error| {
+        engine.complain(format!("finding dropped tables failed: {error}"));
+        HashSet::new()
+    });
+    let policy = DropDead { dead, signals: Arc::clone(&engine.signals) };
+    match engine.runtime.block_on(engine.store.merge_local(Arc::new(policy))) {
         Ok(_) => engine.signals.publishing.wake(),
         Err(error) => engine.complain(format!("merging tables of the store failed: {error}")),
     }
@@ -110,8 +108,11 @@ fn merge(engine: &Engine) {
 
 /// Drops rows, marks, index entries and segment records of objects that are gone. Catalogue entries, drop marks and
 /// ceilings stay: they are small, and an id never means something else.
+///
+/// A stop does not wait for a merge: the next worker makes it.
 struct DropDead {
     dead: HashSet<u64>,
+    signals: Arc<Signals>,
 }
 
 impl MergePolicy for DropDead {
@@ -126,6 +127,10 @@ impl MergePolicy for DropDead {
                 *keep = false;
             }
         }
+    }
+
+    fn goes_on(&self) -> bool {
+        self.signals.working()
     }
 }
 

@@ -34,6 +34,11 @@ pub trait MergePolicy: Send + Sync {
     fn judge(&self, group: &[MergeEntry<'_>], bottommost: bool, keep: &mut [bool]) {
         let _ = (group, bottommost, keep);
     }
+
+    /// Whether the merge goes on: asked before each group. One that does not leaves everything as it was. Default: it does.
+    fn goes_on(&self) -> bool {
+        true
+    }
 }
 
 /// A policy that keeps everything.
@@ -57,7 +62,7 @@ pub struct MergeEntry<'a> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Merged {
-    /// Tables that went in; zero if there was nothing to merge.
+    /// Tables that went in; zero if there was nothing to merge, or if the policy had it end early.
     pub inputs: usize,
     /// Tables that came out.
     pub outputs: usize,
@@ -100,7 +105,10 @@ impl Inner {
             return Ok(Merged::default());
         };
         let inputs = job.inputs();
-        let (built, dropped) = blocking(&*inner.env, move || job.run()).await.map_err(StorageError::from)??;
+        let Some((built, dropped)) = blocking(&*inner.env, move || job.run()).await.map_err(StorageError::from)??
+        else {
+            return Ok(Merged::default());
+        };
         let outputs: Vec<Arc<Table>> = built.into_iter().map(Arc::new).collect();
         let mut local = inner.local.lock().await;
         let began = async {
@@ -197,15 +205,20 @@ impl Job {
         self.runs.iter().flat_map(|run| run.iter()).map(|table| table.info.id).collect()
     }
 
-    /// Writes the outputs' mirrors; they and the number of versions dropped.
-    fn run(self) -> Result<(Vec<Table>, u64), StorageError> {
+    /// Writes the outputs' mirrors; they and the number of versions dropped, or nothing if it was not to go on.
+    fn run(self) -> Result<Option<(Vec<Table>, u64)>, StorageError> {
         let mut versions = Versions::new(&self.runs)?;
         let mut outputs = Vec::new();
         let mut dropped = 0;
         let mut group = Vec::new();
+        let mut ended = false;
         while versions.root.is_some() {
             let built = self.mirror.build((self.ids)(), |writer| {
                 while writer.bytes() < self.table_bytes && versions.root.is_some() {
+                    ended = !self.policy.goes_on();
+                    if ended {
+                        return Err(TableWriteError::Io(std::io::ErrorKind::Interrupted.into()));
+                    }
                     dropped += self.take_group(&mut versions, &mut group).map_err(damaged)?;
                     self.write_group(writer, &mut group, &mut dropped)?;
                 }
@@ -215,11 +228,11 @@ impl Job {
                 Ok(table) => outputs.extend(table),
                 Err(error) => {
                     outputs.iter().for_each(Table::retire);
-                    return Err(error);
+                    return if ended { Ok(None) } else { Err(error) };
                 }
             }
         }
-        Ok((outputs, dropped))
+        Ok(Some((outputs, dropped)))
     }
 
     /// Reads the versions of the next group that are not shadowed; returns how many were.

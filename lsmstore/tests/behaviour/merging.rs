@@ -113,6 +113,38 @@ async fn a_row_and_its_mark_are_judged_together_whatever_tables_they_are_in() {
     assert_eq!(found, expected);
 }
 
+/// Goes on for so many groups.
+struct Short(std::sync::atomic::AtomicUsize);
+
+impl MergePolicy for Short {
+    fn goes_on(&self) -> bool {
+        use std::sync::atomic::Ordering::SeqCst;
+        self.0.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok()
+    }
+}
+
+#[tokio::test]
+async fn a_merge_that_is_not_to_go_on_ends_at_once_and_leaves_nothing_behind() {
+    let fixture = Fixture::new();
+    let config = fixture.config().table_bytes(1024).block_bytes(64);
+    let store = fixture.open_with(config, LogChoice::Nobody).await;
+    let padding = "x".repeat(100);
+    for round in ["1", "2"] {
+        let rows: Vec<_> = (0..100).map(|tid| format!("{tid:03}{round}")).collect();
+        write(&store, &rows.iter().map(|key| (&key[..], &padding[..])).collect::<Vec<_>>()).await;
+    }
+    let mirrors = || std::fs::read_dir(fixture.folder().join("mirror")).unwrap().count();
+    let before = mirrors();
+    // In the first of its tables, and after some.
+    for groups in [0, 3, 60] {
+        let merged = store.merge(Arc::new(Short(groups.into()))).await.unwrap();
+        assert_eq!((merged.inputs, merged.outputs, mirrors()), (0, 0, before));
+        assert_eq!(store.stats().levels[0].tables, 2);
+    }
+    assert_eq!(store.merge(Arc::new(KeepAll)).await.unwrap().inputs, 2);
+    assert_eq!(get(&store, "0992").as_deref(), Some(&padding[..]));
+}
+
 #[tokio::test]
 async fn writes_and_flushes_go_on_during_a_merge() {
     let fixture = Fixture::new();
