@@ -27,6 +27,16 @@ pub enum CatalogueEntry {
     Index(IndexDescription),
 }
 
+impl CatalogueEntry {
+    /// Full id of the transaction that made it, 0 once that has committed for sure.
+    pub fn created_xid(&self) -> u64 {
+        match self {
+            CatalogueEntry::Table(table) => table.created_xid,
+            CatalogueEntry::Index(index) => index.created_xid,
+        }
+    }
+}
+
 /// A table; see [`CatalogueEntry::Table`].
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct TableEntry {

@@ -1,6 +1,6 @@
 //! The threads that flush and merge, and finding out what became of transactions that made or dropped something.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -140,6 +140,8 @@ pub(crate) struct Fates {
     pub dead: HashSet<u64>,
     /// Not decided yet: (object, transaction, whether it drops it).
     pub undecided: Vec<(u64, u64, bool)>,
+    /// The host cannot tell, now or any more: what they made is there, what they dropped too.
+    pub unknown: Vec<(u64, u64, bool)>,
 }
 
 /// Looks at every catalogue entry and drop mark and asks what became of their transactions.
@@ -151,18 +153,15 @@ pub(crate) fn fates(engine: &Engine) -> Result<Fates, String> {
     let mut scan = view.scan_prefix(&[keys::CATALOGUE], sequence).map_err(|error| text(&error))?;
     while let Some((key, value)) = scan.next().map_err(|error| text(&error))? {
         let id = keys::parse_pair(keys::CATALOGUE, key).map_err(|error| text(&error))?;
-        let xid = match CatalogueEntry::parse(value).map_err(|error| text(&error))? {
-            CatalogueEntry::Table(table) => table.created_xid,
-            CatalogueEntry::Index(index) => index.created_xid,
-        };
-        asked.push((id, xid, false));
+        let entry = CatalogueEntry::parse(value).map_err(|error| text(&error))?;
+        asked.push((id, entry.created_xid(), false));
     }
     let mut scan = view.scan_prefix(&[keys::DROP], sequence).map_err(|error| text(&error))?;
     while let Some((key, _)) = scan.next().map_err(|error| text(&error))? {
         let (id, xid) = keys::parse_triple(keys::DROP, key).map_err(|error| text(&error))?;
         asked.push((id, xid, true));
     }
-    judge(engine, asked).map_err(|error| error.to_string())
+    Ok(judge(engine, asked))
 }
 
 /// Whether the store has a table or an index that is not known to be gone.
@@ -181,17 +180,22 @@ pub(crate) fn holds_anything(engine: &Engine) -> Result<bool, String> {
 
 /// Asks what became of transactions, and records what is decided: the host forgets old transactions. Id 0 is no
 /// transaction: what it made or dropped is made or dropped for good.
-fn judge(engine: &Engine, asked: Vec<(u64, u64, bool)>) -> Result<Fates, HostError> {
-    let xids: Vec<u64> = asked.iter().map(|(_, xid, _)| *xid).filter(|xid| *xid != 0).collect();
-    let states = if xids.is_empty() { Vec::new() } else { engine.host.resolve(&xids)? };
-    if states.len() != xids.len() {
-        return Err(HostError::new(format!("{} transactions were asked for, {} answered", xids.len(), states.len())));
-    }
-    let mut states = states.into_iter();
-    let mut fates = Fates { dead: HashSet::new(), undecided: Vec::new() };
+fn judge(engine: &Engine, asked: Vec<(u64, u64, bool)>) -> Fates {
+    let mut xids: Vec<u64> = asked.iter().map(|(_, xid, _)| *xid).filter(|xid| *xid != 0).collect();
+    xids.sort_unstable();
+    xids.dedup();
+    let states = states_of(engine, &xids);
+    let mut fates = Fates { dead: HashSet::new(), undecided: Vec::new(), unknown: Vec::new() };
     let mut decided = Vec::new();
     for (id, xid, drops) in asked {
-        let state = if xid == 0 { XidState::Committed } else { states.next().unwrap_or(XidState::InProgress) };
+        let state = match (xid, states.get(&xid)) {
+            (0, _) => XidState::Committed,
+            (_, Some(state)) => *state,
+            (_, None) => {
+                fates.unknown.push((id, xid, drops));
+                continue;
+            }
+        };
         match state {
             XidState::InProgress => fates.undecided.push((id, xid, drops)),
             XidState::Committed if drops => drop(fates.dead.insert(id)),
@@ -205,7 +209,38 @@ fn judge(engine: &Engine, asked: Vec<(u64, u64, bool)>) -> Result<Fates, HostErr
     if let Err(error) = record_decisions(engine, &decided) {
         engine.complain(format!("recording what became of transactions failed: {error}"));
     }
-    Ok(fates)
+    fates
+}
+
+/// What became of transactions, of those of which the host can tell: if it fails for all at once, each is asked for alone.
+fn states_of(engine: &Engine, xids: &[u64]) -> HashMap<u64, XidState> {
+    let ask = |some: &[u64]| match engine.host.resolve(some) {
+        Ok(states) if states.len() == some.len() => Ok(states),
+        Ok(states) => {
+            Err(HostError::new(format!("{} transactions were asked for, {} answered", some.len(), states.len())))
+        }
+        Err(error) => Err(error),
+    };
+    if xids.is_empty() {
+        return HashMap::new();
+    }
+    if let Ok(states) = ask(xids) {
+        return xids.iter().copied().zip(states).collect();
+    }
+    let (mut known, mut failed) = (HashMap::new(), None);
+    for xid in xids {
+        match ask(&[*xid]) {
+            Ok(states) => known.extend(states.first().map(|state| (*xid, *state))),
+            Err(error) => failed = Some(error),
+        }
+    }
+    if let Some(error) = failed {
+        engine.complain(format!(
+            "what became of {} old transactions is not known, what they made is taken to be there: {error}",
+            xids.len() - known.len()
+        ));
+    }
+    known
 }
 
 /// Replaces the transactions of catalogue entries and drop marks by what became of them. Not logged: before it is
@@ -256,17 +291,10 @@ fn decide(engine: &Engine) {
     if asked.is_empty() {
         return;
     }
-    let undecided = match judge(engine, asked.clone()) {
-        Ok(fates) => {
-            fates.dead.iter().for_each(|id| engine.indexes.remove(*id));
-            fates.undecided
-        }
-        Err(error) => {
-            engine.complain(format!("asking what became of transactions failed: {error}"));
-            asked
-        }
-    };
-    engine.undecided.lock().unwrap_or_else(PoisonError::into_inner).extend(undecided);
+    let fates = judge(engine, asked);
+    fates.dead.iter().for_each(|id| engine.indexes.remove(*id));
+    let mut undecided = engine.undecided.lock().unwrap_or_else(PoisonError::into_inner);
+    undecided.extend(fates.undecided.into_iter().chain(fates.unknown));
 }
 
 impl Engine {

@@ -10,7 +10,7 @@ use lsmstore::{Batch, FlushError, FlushOptions, Unusable, View, Write};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::RecvFlags;
 
-use crate::catalogue::floats;
+use crate::catalogue::{CatalogueEntry, floats};
 use crate::codec;
 use crate::index::{NewEntry, VectorRef, delete_batch, index_batch};
 use crate::keys::{self, Counter};
@@ -229,14 +229,22 @@ impl<'a> Serving<'a> {
             Ok(batch) => batch,
             Err(error) => return failed(error.to_string()),
         };
-        let mut drops = Vec::new();
+        // Asked for after the next flush, and recorded then: the host forgets old transactions.
+        let mut undecided = Vec::new();
         for write in batch.iter() {
             let (Write::Put { key, .. } | Write::Delete { key }) = write;
             match key.first() {
                 Some(&(keys::CEILING | keys::ENTRY | keys::DELETED | keys::SEGMENT)) | None => {
                     return failed("the batch has a key that only the worker may write");
                 }
-                Some(&keys::DROP) => drops.extend(keys::parse_triple(keys::DROP, key)),
+                Some(&keys::DROP) => {
+                    undecided.extend(keys::parse_triple(keys::DROP, key).map(|(id, xid)| (id, xid, true)));
+                }
+                Some(&keys::CATALOGUE) => {
+                    if let (Write::Put { value, .. }, Ok(id)) = (write, keys::parse_pair(keys::CATALOGUE, key)) {
+                        undecided.extend(CatalogueEntry::parse(value).map(|entry| (id, entry.created_xid(), false)));
+                    }
+                }
                 _ => {}
             }
         }
@@ -249,8 +257,7 @@ impl<'a> Serving<'a> {
         };
         match written {
             Ok(Conditional::Written(first)) => {
-                let mut undecided = self.engine.undecided.lock().unwrap_or_else(PoisonError::into_inner);
-                undecided.extend(drops.into_iter().map(|(id, xid)| (id, xid, true)));
+                self.engine.undecided.lock().unwrap_or_else(PoisonError::into_inner).extend(undecided);
                 Reply::Written { first }
             }
             Ok(Conditional::Lost) => Reply::Lost,

@@ -41,6 +41,8 @@ pub struct LogState {
     pub lost: bool,
     /// How often the log was read.
     pub reads: u64,
+    /// What became of transactions before this one is forgotten.
+    pub oldest_known: u64,
 }
 
 /// Called before the log is read, without the lock.
@@ -188,6 +190,9 @@ impl Host for FakeHost {
 
     fn resolve(&self, xids: &[u64]) -> Result<Vec<XidState>, HostError> {
         let state = self.lock();
+        if let Some(old) = xids.iter().find(|xid| **xid < state.oldest_known) {
+            return Err(HostError::new(format!("could not access status of transaction {old}")));
+        }
         Ok(xids.iter().map(|xid| state.states.get(xid).copied().unwrap_or(XidState::InProgress)).collect())
     }
 

@@ -4,7 +4,7 @@ use kriya_engine::catalogue::{CatalogueEntry, TableEntry};
 use kriya_engine::{ClientError, PollWait, Written, keys};
 use lsmstore::Batch;
 
-use crate::cluster::{Cluster, FakeHost, eventually, finished};
+use crate::cluster::{Backend, Cluster, FakeHost, eventually, finished};
 use crate::indexes::{build, insert};
 
 #[test]
@@ -188,6 +188,71 @@ fn a_copy_beside_a_running_server_leaves_the_bucket_alone_until_that_one_is_gone
     assert!(second.connect().get_row(1, 2).is_some());
 }
 
+/// A table made by the transaction that runs.
+fn make_table(a: &mut Backend) -> u64 {
+    let id = a.session.new_id(&mut PollWait).unwrap().unwrap();
+    let entry = CatalogueEntry::Table(TableEntry {
+        database: 1,
+        tablespace: 1,
+        relfilenumber: 1,
+        created_xid: a.xid,
+        incarnation: 1,
+        name: "table".into(),
+    });
+    a.put(&keys::catalogue(id), &entry.encode());
+    id
+}
+
+#[test]
+fn that_a_table_s_creation_committed_is_recorded_before_the_host_forgets_the_transaction() {
+    let mut cluster = Cluster::new();
+    cluster.stop();
+    cluster.flush_interval = std::time::Duration::from_millis(10);
+    cluster.start();
+    let mut a = cluster.connect();
+    let id = make_table(&mut a);
+    a.commit();
+    let mut tid = 0;
+    eventually("the transaction is not needed any more", || {
+        a.put_row(id, tid, b"row");
+        tid += 1;
+        a.commit();
+        CatalogueEntry::parse(&a.get(&keys::catalogue(id)).unwrap()).unwrap().created_xid() == 0
+    });
+}
+
+#[test]
+fn where_the_host_has_forgotten_what_became_of_a_transaction_its_table_serves_and_others_are_dropped() {
+    let mut cluster = Cluster::new();
+    let mut a = cluster.connect();
+    let forgotten = make_table(&mut a);
+    a.put_row(forgotten, 1, b"row");
+    a.commit();
+    let dropped = make_table(&mut a);
+    a.put_row(dropped, 1, b"row");
+    a.commit();
+    let xid = a.xid;
+    a.put(&keys::drop_mark(dropped, xid), b"");
+    // Nobody asks before the next start: there is no flush but the last.
+    a.commit();
+    drop(a);
+    cluster.stop();
+    cluster.host.lock().oldest_known = xid;
+    cluster.flush_interval = std::time::Duration::from_millis(10);
+    cluster.start();
+    let mut b = cluster.connect();
+    assert!(cluster.host.warned("could not access status"));
+    let mut tid = 2;
+    eventually("the dropped rows are gone", || {
+        b.put_row(forgotten, tid, b"row");
+        tid += 1;
+        b.commit();
+        b.flush();
+        b.get_row(dropped, 1).is_none()
+    });
+    assert!(b.get_row(forgotten, 1).is_some());
+}
+
 #[test]
 fn rows_of_a_dropped_table_go_with_a_merge_and_those_of_others_stay() {
     let mut cluster = Cluster::new();
@@ -198,16 +263,7 @@ fn rows_of_a_dropped_table_go_with_a_merge_and_those_of_others_stay() {
     let mut a = cluster.connect();
     let mut tables = Vec::new();
     for _ in 0..2 {
-        let id = a.session.new_id(&mut PollWait).unwrap().unwrap();
-        let entry = CatalogueEntry::Table(TableEntry {
-            database: 1,
-            tablespace: 1,
-            relfilenumber: 1,
-            created_xid: a.xid,
-            incarnation: 1,
-            name: "table".into(),
-        });
-        a.put(&keys::catalogue(id), &entry.encode());
+        let id = make_table(&mut a);
         for tid in 0..100 {
             a.put_row(id, tid, b"row");
         }
