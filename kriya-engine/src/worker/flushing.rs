@@ -12,7 +12,7 @@ use crate::keys;
 use crate::worker::cache::sweep;
 use crate::worker::engine::{ApplyError, Engine, Signals};
 use crate::worker::host::{HostError, XidState};
-use crate::worker::publishing::follow_the_local_disk;
+use crate::worker::publishing::{Failing, follow_the_local_disk};
 
 /// Log that may pile up behind the newest position before a manifest is made for that reason alone.
 const LOG_AHEAD: u64 = 256 << 20;
@@ -25,17 +25,25 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 
 /// Flushes until the worker ends.
 pub(crate) fn flush_forever(engine: &Engine) {
-    let (mut due, mut pause) = (Instant::now() + engine.live.flush_interval(), RETRY.0);
+    let mut due = Instant::now() + engine.live.flush_interval();
+    let mut failing: Option<Failing> = None;
     while engine.signals.working() {
         // The interval may have become shorter.
         due = due.min(Instant::now() + engine.live.flush_interval());
-        let wait = due.saturating_duration_since(Instant::now());
+        let wait = match &failing {
+            Some(failing) => failing.left(),
+            None => due.saturating_duration_since(Instant::now()),
+        };
         engine.signals.flushing.wait(wait.min(LOOK));
         if !engine.signals.working() {
             break;
         }
         engine.views.prune();
-        let on_time = Instant::now() >= due;
+        // Each attempt logs a birth, and whoever waits for room wakes this thread all the time.
+        if failing.as_ref().is_some_and(|failing| !failing.left().is_zero()) {
+            continue;
+        }
+        let on_time = failing.is_some() || Instant::now() >= due;
         let flushed = {
             let _one = engine.flushing.lock().unwrap_or_else(PoisonError::into_inner);
             let now = engine.signals.flush_now.swap(false, Ordering::Relaxed);
@@ -49,7 +57,7 @@ pub(crate) fn flush_forever(engine: &Engine) {
         };
         match flushed {
             Ok(()) => {
-                pause = RETRY.0;
+                failing = None;
                 due = Instant::now() + engine.live.flush_interval();
                 decide(engine);
                 engine.signals.publishing.wake();
@@ -60,14 +68,13 @@ pub(crate) fn flush_forever(engine: &Engine) {
             Err(error) => {
                 let runs_out = engine.signals.log_runs_out.load(Ordering::SeqCst);
                 engine.signals.flush_now.fetch_or(runs_out, Ordering::Relaxed);
-                engine.complain(format!("flushing the store failed: {error}"));
+                let message = format!("flushing the store failed: {error}");
                 if matches!(error, FlushError::Unusable(_)) {
+                    engine.complain(message);
                     engine.signals.ending.wake();
                     break;
                 }
-                due = Instant::now() + pause;
-                std::thread::sleep(pause.min(RETRY.0));
-                pause = (pause * 2).min(RETRY.1);
+                Failing::note(&mut failing, engine, message, RETRY);
             }
         }
     }

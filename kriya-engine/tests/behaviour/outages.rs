@@ -1,6 +1,10 @@
 //! An object store that fails, a bucket that another server takes, tables that were dropped.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use kriya_engine::catalogue::{CatalogueEntry, TableEntry};
+use kriya_engine::record::{Kind, head};
 use kriya_engine::{ClientError, PollWait, Written, keys};
 use lsmstore::Batch;
 
@@ -55,7 +59,7 @@ fn past_the_backlog_the_log_is_let_go_from_the_local_disk_and_a_crash_then_loses
     let mut cluster = Cluster::new();
     cluster.stop();
     (cluster.memtable_bytes, cluster.backlog_bytes) = (64 << 10, 256 << 10);
-    cluster.flush_interval = std::time::Duration::from_millis(10);
+    cluster.flush_interval = Duration::from_millis(10);
     cluster.start();
     let mut a = cluster.connect();
     a.flush();
@@ -123,7 +127,7 @@ fn when_the_host_keeps_no_more_log_it_is_let_go_from_the_local_disk_whatever_the
 fn a_checkpoint_beyond_the_store_s_position_makes_it_publish_a_fresh_one_although_nothing_was_written() {
     let mut cluster = Cluster::new();
     cluster.stop();
-    cluster.flush_interval = std::time::Duration::from_millis(10);
+    cluster.flush_interval = Duration::from_millis(10);
     cluster.start();
     let mut a = cluster.connect();
     a.flush();
@@ -163,7 +167,7 @@ fn when_another_server_takes_the_bucket_the_first_one_says_so_and_ends() {
 fn a_copy_beside_a_running_server_leaves_the_bucket_alone_until_that_one_is_gone() {
     let mut first = Cluster::new();
     first.stop();
-    first.lease = Some(std::time::Duration::from_secs(1));
+    first.lease = Some(Duration::from_secs(1));
     first.start();
     let mut a = first.connect();
     a.put_row(1, 1, b"row");
@@ -207,7 +211,7 @@ fn make_table(a: &mut Backend) -> u64 {
 fn that_a_table_s_creation_committed_is_recorded_before_the_host_forgets_the_transaction() {
     let mut cluster = Cluster::new();
     cluster.stop();
-    cluster.flush_interval = std::time::Duration::from_millis(10);
+    cluster.flush_interval = Duration::from_millis(10);
     cluster.start();
     let mut a = cluster.connect();
     let id = make_table(&mut a);
@@ -238,7 +242,7 @@ fn where_the_host_has_forgotten_what_became_of_a_transaction_its_table_serves_an
     drop(a);
     cluster.stop();
     cluster.host.lock().oldest_known = xid;
-    cluster.flush_interval = std::time::Duration::from_millis(10);
+    cluster.flush_interval = Duration::from_millis(10);
     cluster.start();
     let mut b = cluster.connect();
     assert!(cluster.host.warned("could not access status"));
@@ -258,7 +262,7 @@ fn rows_of_a_dropped_table_go_with_a_merge_and_those_of_others_stay() {
     let mut cluster = Cluster::new();
     cluster.stop();
     // Flushes, and so merges, follow each other as fast as they can.
-    cluster.flush_interval = std::time::Duration::from_millis(10);
+    cluster.flush_interval = Duration::from_millis(10);
     cluster.start();
     let mut a = cluster.connect();
     let mut tables = Vec::new();
@@ -311,7 +315,7 @@ fn while_the_object_store_is_away_a_segment_is_not_sealed_in_vain_again_and_agai
         eventually("sealing was tried", || cluster.host.warned("sealing a segment"));
         eventually("the object store is missed", || cluster.host.warned("cannot be written to"));
         // Longer than the thread that seals ever sleeps.
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         eventually("it had time to try again", || began.elapsed().as_secs() > 6);
     });
     let segments = cluster.objects().join("bucket/prefix/segments");
@@ -324,4 +328,48 @@ fn while_the_object_store_is_away_a_segment_is_not_sealed_in_vain_again_and_agai
     // Segment 1 would be the build's own; one number went with the attempt that somebody asked for.
     let number = format!("{index:016x}-{:016x}-", 3);
     assert!(sealed().iter().all(|name| name.starts_with(&number)), "{:?}", sealed());
+}
+
+#[test]
+fn while_the_local_disk_takes_nothing_neither_the_log_nor_the_warnings_pile_up() {
+    let mut cluster = Cluster::new();
+    cluster.stop();
+    cluster.memtable_bytes = 64 << 10;
+    cluster.start();
+    let mut a = cluster.connect();
+    a.put_row(1, 0, b"row");
+    a.commit();
+    a.flush();
+    let (mirror, aside) = (cluster.dir.path().join("store/mirror"), cluster.dir.path().join("away"));
+    std::fs::rename(&mirror, &aside).unwrap();
+    std::fs::write(&mirror, b"not a folder").unwrap();
+    let host = Arc::clone(&cluster.host);
+    let births = || {
+        let state = host.lock();
+        state.records.iter().filter(|record| head(&record.payload).is_ok_and(|head| head.kind == Kind::Birth)).count()
+    };
+    let (before, began) = (births(), Instant::now());
+    let row = vec![7; 8 << 10];
+    let mut tid = 1;
+    // Writers who wait ask for a flush all the time.
+    eventually("it was tried a few times", || {
+        let mut batch = Batch::new();
+        batch.put(&keys::row(1, tid), &row);
+        let generation = a.session.generation();
+        if let Written::At(first) = a.session.write(generation, &batch, &[], &mut PollWait).unwrap() {
+            a.log(&batch, first);
+            tid += 1;
+        }
+        births() >= before + 5
+    });
+    assert!(began.elapsed() >= Duration::from_millis(2900), "the pauses are 0.2, 0.4, 0.8 and 1.6 seconds");
+    let warnings = host.lock().warnings.iter().filter(|warning| warning.contains("flushing the store failed")).count();
+    assert_eq!(warnings, 1);
+    std::fs::remove_file(&mirror).unwrap();
+    std::fs::rename(&aside, &mirror).unwrap();
+    a.commit();
+    a.put_row(1, tid, b"there is room again");
+    a.commit();
+    a.flush();
+    assert!((0..=tid).all(|tid| a.get_row(1, tid).is_some()));
 }
