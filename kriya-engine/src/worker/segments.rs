@@ -238,25 +238,8 @@ impl SegmentFiles {
             self.objects.put(&object, Bytes::from(all).into()).await.map_err(failed)?;
             return Ok(());
         }
-        let mut upload = WriteMultipart::new(self.objects.put_multipart(&object).await.map_err(failed)?);
-        let mut buffer = vec![0; BUFFER];
-        loop {
-            let read = match file.read(&mut buffer) {
-                Ok(read) => read,
-                Err(source) => {
-                    // Nobody names the object yet; a part of it left behind is garbage, not damage.
-                    let _ = upload.abort().await;
-                    return Err(SegmentError::Local { path, source });
-                }
-            };
-            if read == 0 {
-                break;
-            }
-            upload.wait_for_capacity(4).await.map_err(failed)?;
-            upload.write(&buffer[..read]);
-        }
-        upload.finish().await.map_err(failed)?;
-        Ok(())
+        let upload = WriteMultipart::new(self.objects.put_multipart(&object).await.map_err(failed)?);
+        send(upload, file, |source| Self::local(&path)(source), failed).await
     }
 
     /// Maps the files of a segment, fetching what is missing or wrong. With `trusted` only lengths are looked at.
@@ -341,5 +324,91 @@ impl SegmentFiles {
             }
         }
         Ok(())
+    }
+}
+
+/// Sends a file in parts. Where that fails, what the store has of it goes: nobody names the object yet, and parts without
+/// one are paid for and not listed.
+async fn send(
+    mut upload: WriteMultipart,
+    mut file: impl Read,
+    local: impl Fn(io::Error) -> SegmentError,
+    failed: impl Fn(object_store::Error) -> SegmentError,
+) -> Result<(), SegmentError> {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let error = match (file.read(&mut buffer), upload.wait_for_capacity(4).await) {
+            // This one clears up after itself.
+            (Ok(0), Ok(())) => return upload.finish().await.map(drop).map_err(failed),
+            (Ok(read), Ok(())) => {
+                upload.write(&buffer[..read]);
+                continue;
+            }
+            (Err(error), _) => local(error),
+            (_, Err(error)) => failed(error),
+        };
+        let _ = upload.abort().await;
+        return Err(error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use futures::future::BoxFuture;
+    use object_store::{MultipartUpload, PutPayload, PutResult, UploadPart};
+
+    use super::*;
+
+    /// Takes some parts, no more, and hears whether it was given up.
+    #[derive(Debug)]
+    struct Parts {
+        left: usize,
+        given_up: Arc<AtomicBool>,
+    }
+
+    fn full<T>() -> object_store::Result<T> {
+        Err(object_store::Error::Generic { store: "test", source: "no more parts".into() })
+    }
+
+    impl MultipartUpload for Parts {
+        fn put_part(&mut self, _: PutPayload) -> UploadPart {
+            let taken = self.left > 0;
+            self.left = self.left.saturating_sub(1);
+            async move { if taken { Ok(()) } else { full() } }.boxed()
+        }
+
+        fn complete<'a, 'b>(&'a mut self) -> BoxFuture<'b, object_store::Result<PutResult>>
+        where
+            'a: 'b,
+            Self: 'b,
+        {
+            async { full() }.boxed()
+        }
+
+        fn abort<'a, 'b>(&'a mut self) -> BoxFuture<'b, object_store::Result<()>>
+        where
+            'a: 'b,
+            Self: 'b,
+        {
+            self.given_up.store(true, Ordering::SeqCst);
+            async { Ok(()) }.boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_fails_anywhere_leaves_no_parts_behind() {
+        const PART: usize = 1 << 20;
+        // In the first part, later, among the last ones, at the end.
+        for left in [0, 4, 15, 16] {
+            let given_up = Arc::new(AtomicBool::new(false));
+            let parts = Parts { left, given_up: Arc::clone(&given_up) };
+            let upload = WriteMultipart::new_with_chunk_size(Box::new(parts), PART);
+            let file = io::repeat(7).take(16 * PART as u64);
+            let local = |source| SegmentError::Local { path: PathBuf::new(), source };
+            let failed = |source| SegmentError::Object { object: "object".into(), source };
+            let sent = send(upload, file, local, failed).await;
+            assert!(matches!(sent, Err(SegmentError::Object { .. })) && given_up.load(Ordering::SeqCst), "{left}");
+        }
     }
 }
