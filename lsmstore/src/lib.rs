@@ -67,7 +67,9 @@ pub use error::{
 pub use in_use::{Held, InUse};
 pub use key::{MAX_KEY_BYTES, MAX_SEQUENCE, MAX_VALUE_BYTES};
 pub use log::{Birth, ExternalLog, LogChoice};
-pub use manifest::{Candidates, LeftBehind, ManifestInfo, candidates, missing_table, peek, read_manifest};
+pub use manifest::{
+    Candidates, LeftBehind, ManifestInfo, candidates, missing_table, peek, pending_tables, read_manifest,
+};
 pub use sstable::{TableId, TableRef};
 pub use store::{
     Applied, Durability, FlushOptions, Flushed, KeepAll, LevelStats, MergeEntry, MergePolicy, Merged, Replayed, Stats,

@@ -1,7 +1,9 @@
 //! The folder of the mirrors when it is not in the worker's own: ours alone, and of this worker alone.
 //!
 //! A folder that was last used by another worker, or by this one before it used yet another folder, may hold files of the
-//! same names and other contents. A token in both folders tells; without a match the mirrors there are fetched again.
+//! same names and other contents. A token, given to a worker once for all, and a note of the folder that the store was last
+//! open with tell; without a match the mirrors are fetched again, and what is there is moved aside unless it is ours. But a
+//! folder is not left for another one while it may have tables that are nowhere else.
 //!
 //! Tables and segments are read from their mirrors alone, so every file that the store's newest view, or one that a session
 //! still holds, names is in use. The budget concerns the rest: what a failure left behind, or could not be removed.
@@ -12,13 +14,16 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use lsmstore::SystemEnv;
 use uuid::Uuid;
 
-use crate::worker::config::WorkerConfig;
+use crate::worker::config::{Endpoint, WorkerConfig};
 use crate::worker::engine::Engine;
 use crate::worker::startup::StartError;
 
 const TOKEN: &str = "CACHE";
+/// In the worker's own folder: the configured one that the store's local manifest is about.
+const USED: &str = "CACHE.used";
 const HINT: &str =
     "Set lsm_s3.cache_dir to a folder that belongs to the server's user alone (chmod 0700), or to nothing.";
 
@@ -51,28 +56,99 @@ fn take_configured(config: &WorkerConfig, dir: &Path) -> Result<File, StartError
         Err(TryLockError::WouldBlock) => return Err(refused("another server uses it".into())),
         Err(TryLockError::Error(error)) => return Err(failed(error)),
     }
-    let ours = config.dir.join(TOKEN);
-    let token = fs::read_to_string(&ours).unwrap_or_default();
-    let theirs = dir.join(TOKEN);
-    if token.is_empty() || fs::read_to_string(&theirs).unwrap_or_default() != token {
-        for folder in [config.mirror_dir(), config.segments_dir()] {
-            match fs::remove_dir_all(&folder) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-                _ => {}
-            }
+    let token = own_token(config).map_err(failed)?;
+    let theirs = read(&dir.join(TOKEN)).map_err(failed)?;
+    let used = read(&config.dir.join(USED)).map_err(failed)?;
+    let same_as_before = used.as_ref().is_none_or(|used| *used == dir.display().to_string());
+    if theirs.as_ref() == Some(&token) && same_as_before {
+        return Ok(lock);
+    }
+    if let Some(why) = only_here(config) {
+        let hint = format!(
+            "Set lsm_s3.cache_dir to {}, as it was before (is it mounted?), until all is in the bucket. If that folder is lost \
+             for good, move {} away: the store goes on with the bucket and the log then.",
+            match used.as_deref() {
+                Some("") => "nothing",
+                Some(used) => used,
+                None => "the folder of the server's last start",
+            },
+            config.store_dir().join("MANIFEST").display()
+        );
+        let what = format!("this server did not use it last, and {why}");
+        return Err(StartError::refused(format!("lsm_s3.cache_dir {}: {what}", dir.display()), hint));
+    }
+    let aside = dir.join("left-behind").join(Uuid::new_v4().to_string());
+    for folder in [config.mirror_dir(), config.segments_dir()] {
+        if fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_none()) {
+            continue;
         }
-        let token = Uuid::new_v4().to_string();
-        // First here: a token that only one of the two has matches nothing.
-        for path in [&ours, &theirs] {
-            write(path, &token).map_err(failed)?;
-        }
+        let moved = match (fs::symlink_metadata(&folder), folder.file_name()) {
+            (Err(error), _) if error.kind() == io::ErrorKind::NotFound => continue,
+            // All of it can be fetched again.
+            (Ok(_), _) if theirs.as_ref() == Some(&token) => fs::remove_dir_all(&folder),
+            (Ok(_), Some(name)) => DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&aside)
+                .and_then(|()| fs::rename(&folder, aside.join(name))),
+            (Err(error), _) => Err(error),
+            (Ok(_), None) => Ok(()),
+        };
+        moved.map_err(failed)?;
+    }
+    if theirs.as_ref() != Some(&token) {
+        write(dir, TOKEN, &token).map_err(failed)?;
     }
     Ok(lock)
 }
 
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    fs::write(path, text)?;
-    File::open(path)?.sync_all()
+/// What this worker is known by in every folder that it ever used.
+fn own_token(config: &WorkerConfig) -> io::Result<String> {
+    if let Some(token) = read(&config.dir.join(TOKEN))? {
+        return Ok(token);
+    }
+    let token = Uuid::new_v4().to_string();
+    write(&config.dir, TOKEN, &token)?;
+    Ok(token)
+}
+
+/// What the folder of the last start may have alone; none if the bucket has it all.
+fn only_here(config: &WorkerConfig) -> Option<String> {
+    if config.endpoint == Endpoint::Memory {
+        return None;
+    }
+    match lsmstore::pending_tables(&SystemEnv::new(), &config.store_dir()) {
+        Ok(0) => None,
+        Ok(pending) => Some(format!("{pending} tables of the store may be in the folder used before and nowhere else")),
+        Err(error) => Some(format!("nobody knows what the folder used before has alone: {error}")),
+    }
+}
+
+/// Notes that the store's local manifest is about the mirrors in the configured folder from now on.
+pub(crate) fn note_used(config: &WorkerConfig) -> Result<(), StartError> {
+    let used = config.cache_dir.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default();
+    let failed = |error: io::Error| StartError::Failed(format!("{}: {error}", config.dir.join(USED).display()));
+    if read(&config.dir.join(USED)).map_err(failed)?.unwrap_or_default() != used {
+        write(&config.dir, USED, &used).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// A file of one line. None if there is none; a file that cannot be read says nothing of the kind.
+fn read(path: &Path) -> io::Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn write(dir: &Path, name: &str, text: &str) -> io::Result<()> {
+    let aside = dir.join(format!("{name}.tmp"));
+    fs::write(&aside, text)?;
+    File::open(&aside)?.sync_all()?;
+    fs::rename(&aside, dir.join(name))?;
+    File::open(dir)?.sync_all()
 }
 
 /// A file in one of the mirrors' folders.

@@ -18,6 +18,7 @@ use crate::codec;
 use crate::control::Control;
 use crate::keys;
 use crate::record::{Generation, Kind};
+use crate::worker::cache::note_used;
 use crate::worker::check::{refuses_second_create, unconditional};
 use crate::worker::config::{Endpoint, WorkerConfig};
 use crate::worker::counters::{Counters, raise_sequences};
@@ -190,6 +191,8 @@ pub(crate) fn open(
 
     let choice = LogChoice::External(Arc::new(StoreLog(Arc::clone(&log))));
     let store = runtime.block_on(Store::open(store_config, Arc::clone(&objects), env, choice))?;
+    // Now nothing is on the local disk alone.
+    note_used(&config)?;
     log.opened();
     if let Some(folder) = store.left_behind() {
         let folder = folder.display();

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use kriya_engine::PollWait;
+use kriya_engine::record::{Kind, head};
+use kriya_engine::{ClientError, PollWait};
 
-use crate::cluster::{Backend, Cluster, eventually};
+use crate::cluster::{Backend, Cluster, eventually, files};
 use crate::indexes::{build, search, vector};
 
 /// A cluster that looks after its mirrors all the time.
@@ -105,4 +106,51 @@ fn a_segment_that_comes_to_nothing_leaves_no_files_behind() {
     let id = a.session.new_id(&mut PollWait).unwrap().unwrap();
     assert!(crate::indexes::try_build(&mut a, id, &(0..500).collect::<Vec<_>>()).is_err());
     assert_eq!(std::fs::read_dir(&segments).unwrap().count(), 0);
+}
+
+#[test]
+fn a_folder_that_has_tables_which_are_nowhere_else_is_not_left_for_another_and_is_as_it_was_afterwards() {
+    let mut cluster = Cluster::new();
+    let dirs = ["a", "b"].map(|name| cluster.dir.path().join(name));
+    cluster.stop();
+    cluster.cache_dir = Some(dirs[0].clone());
+    cluster.start();
+    fill(&mut cluster.connect(), 0..10);
+    cluster.put_locally(1, 10, &[10; 100]);
+    cluster.crash_worker();
+    let tables = files(&dirs[0].join("mirror"));
+    cluster.cache_dir = Some(dirs[1].clone());
+    cluster.start();
+    let Err(ClientError::Refused { hint, .. }) = cluster.try_connect() else { panic!("it was not refused") };
+    assert!(hint.contains(dirs[0].to_str().unwrap()), "{hint}");
+    cluster.crash_worker();
+    cluster.cache_dir = Some(dirs[0].clone());
+    // Without the log: the tables are what is there.
+    cluster.host.lock().records.retain(|record| !matches!(head(&record.payload).unwrap().kind, Kind::Batch));
+    cluster.start();
+    assert!(tables.keys().all(|table| std::path::Path::new(table).exists()));
+    assert!(there(&mut cluster.connect(), 0..11));
+    // With all of it in the bucket there is nothing against another folder, and nothing against the first one again.
+    for dir in [&dirs[1], &dirs[0], &dirs[1]] {
+        cluster.connect().flush();
+        cluster.stop();
+        cluster.cache_dir = Some(dir.clone());
+        cluster.start();
+        assert!(there(&mut cluster.connect(), 0..11));
+    }
+}
+
+#[test]
+fn what_another_server_left_in_a_folder_is_moved_aside() {
+    let mut cluster = Cluster::new();
+    cluster.stop();
+    let dir = cluster.dir.path().join("a");
+    std::fs::create_dir_all(dir.join("mirror")).unwrap();
+    std::fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    std::fs::write(dir.join("mirror/table.lsm"), b"theirs").unwrap();
+    std::fs::write(dir.join("CACHE"), b"theirs").unwrap();
+    cluster.cache_dir = Some(dir.clone());
+    cluster.start();
+    cluster.connect();
+    assert!(files(&dir.join("left-behind")).into_values().eq([6]));
 }

@@ -216,6 +216,7 @@ pub struct Cluster {
     pub flush_interval: Duration,
     pub backlog_bytes: u64,
     pub cache_bytes: u64,
+    pub cache_dir: Option<PathBuf>,
     pub lease: Option<Duration>,
     pub endpoint: Endpoint,
     pub worker: Option<WorkerHandle>,
@@ -231,6 +232,7 @@ impl Cluster {
             flush_interval: Duration::from_secs(3600),
             backlog_bytes: 1 << 30,
             cache_bytes: 4 << 30,
+            cache_dir: None,
             lease: None,
             endpoint: Endpoint::Local,
             worker: None,
@@ -243,6 +245,7 @@ impl Cluster {
         WorkerConfig {
             backlog_bytes: self.backlog_bytes,
             cache_bytes: self.cache_bytes,
+            cache_dir: self.cache_dir.clone(),
             lease: self.lease,
             endpoint: self.endpoint.clone(),
             ..config(self.dir.path(), self.memtable_bytes, self.flush_interval)
@@ -255,6 +258,7 @@ impl Cluster {
             dir: tempfile::tempdir().unwrap(),
             host: self.host.copy(),
             endpoint: self.endpoint.clone(),
+            cache_dir: None,
             worker: None,
             ..*self
         };

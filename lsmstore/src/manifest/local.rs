@@ -83,6 +83,14 @@ fn pending(manifest: &Manifest) -> impl Iterator<Item = &TableRef> {
     manifest.levels.iter().flatten().filter(|table| table.object_len == 0)
 }
 
+/// How many tables the local manifest of a folder names that may be nowhere but on the local disk; 0 if there is none.
+///
+/// # Errors
+/// [`StorageError`] if it cannot be read or is damaged.
+pub fn pending_tables(env: &dyn Env, local_dir: &Path) -> Result<usize, StorageError> {
+    Ok(read(env, local_dir)?.map_or(0, |(_, local)| pending(&local).count()))
+}
+
 /// What the local disk holds of another store than the one in the bucket, or of one whose bucket is empty now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

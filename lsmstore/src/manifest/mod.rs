@@ -21,7 +21,7 @@ use crate::mirror::Mirror;
 use crate::sstable::TableRef;
 
 pub(crate) use format::{LogKind, Manifest};
-pub use local::LeftBehind;
+pub use local::{LeftBehind, pending_tables};
 
 /// What a manifest says, without its tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
