@@ -166,14 +166,17 @@ impl Mirror {
         length.is_ok_and(|length| length == info.mirror_len)
     }
 
+    /// The files that are not the mirror of a table in `keep`.
+    pub(crate) fn others(&self, keep: &[TableRef]) -> Result<Vec<PathBuf>, StorageError> {
+        let keep: std::collections::HashSet<String> = keep.iter().map(TableRef::mirror_name).collect();
+        let names = self.env.list(&self.dir).map_err(StorageError::local(&self.dir))?;
+        Ok(names.into_iter().filter(|name| !keep.contains(name)).map(|name| self.dir.join(name)).collect())
+    }
+
     /// Removes everything that is not the mirror of a table in `keep`.
     pub(crate) fn clean(&self, keep: &[TableRef]) -> Result<(), StorageError> {
-        let keep: std::collections::HashSet<String> = keep.iter().map(TableRef::mirror_name).collect();
-        for name in self.env.list(&self.dir).map_err(StorageError::local(&self.dir))? {
-            if !keep.contains(&name) {
-                let path = self.dir.join(name);
-                self.env.remove(&path).map_err(StorageError::local(&path))?;
-            }
+        for path in self.others(keep)? {
+            self.env.remove(&path).map_err(StorageError::local(&path))?;
         }
         Ok(())
     }

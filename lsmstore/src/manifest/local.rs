@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use crate::env::{Env, write_whole};
+use crate::env::{Env, nonce, write_whole};
 use crate::error::StorageError;
 use crate::fail;
 use crate::manifest::Manifest;
@@ -161,4 +161,27 @@ pub(crate) fn set_aside(
     env.sync_dir(&folder).map_err(StorageError::local(&folder))?;
     env.sync_dir(&mirror.aside()).map_err(StorageError::local(mirror.aside()))?;
     Ok(folder)
+}
+
+/// Moves every mirror but those of `keep` to a folder of their own, which is
+/// returned. None if there is no other.
+pub(crate) fn set_all_aside(
+    env: &dyn Env,
+    mirror: &Mirror,
+    keep: &[TableRef],
+) -> Result<Option<PathBuf>, StorageError> {
+    let others = mirror.others(keep)?;
+    if others.is_empty() {
+        return Ok(None);
+    }
+    let id = nonce(env).map_err(StorageError::local("random bytes"))?;
+    let folder = mirror.aside().join(id.to_string());
+    env.create_dir(&folder).map_err(StorageError::local(&folder))?;
+    for path in others {
+        let name = path.file_name().unwrap_or_default();
+        env.rename(&path, &folder.join(name)).map_err(StorageError::local(&path))?;
+    }
+    env.sync_dir(&folder).map_err(StorageError::local(&folder))?;
+    env.sync_dir(&mirror.aside()).map_err(StorageError::local(mirror.aside()))?;
+    Ok(Some(folder))
 }

@@ -124,8 +124,21 @@ impl Opening<'_> {
                 (0, 0, None, self.first_manifest().await?)
             }
         };
-        // What cannot be read names no tables that could be saved.
-        let local = local::read(&**self.env, &self.config.local_dir).ok().flatten();
+        let mut left_behind = None;
+        let mut local = None;
+        match local::read(&**self.env, &self.config.local_dir) {
+            Ok(found) => local = found,
+            // Nobody knows which files it named that are nowhere else.
+            Err(_) => left_behind = local::set_all_aside(&**self.env, self.mirror, &tables_named(&next))?,
+        }
+        if let Some((number, other)) = local.take_if(|(_, local)| number > 0 && local.store_id != next.store_id) {
+            // Its tables may have the names of this one's, so they go before any of those comes.
+            let missed = local::missed(&other, newest.as_ref(), &next);
+            if !missed.is_empty() {
+                left_behind = Some(local::set_aside(&**self.env, self.mirror, number, &other, &missed)?);
+            }
+            self.mirror.clean(&[])?;
+        }
         let missed = match &local {
             Some((_, local)) => local::missed(local, newest.as_ref(), &next),
             None => Vec::new(),
@@ -166,7 +179,6 @@ impl Opening<'_> {
             // A number before the newest was free: the list we began with was stale, and so are we.
             return Ok(None);
         }
-        let mut left_behind = None;
         if let (Some((number, local)), false) = (&local, missed.is_empty()) {
             left_behind = Some(local::set_aside(&**self.env, self.mirror, *number, local, &missed)?);
             self.mirror.clean(&tables_named(&next))?;

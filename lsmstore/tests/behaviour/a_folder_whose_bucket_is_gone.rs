@@ -185,3 +185,39 @@ async fn with_a_local_manifest_that_is_damaged_the_store_is_opened_as_the_one_th
     let store = fixture.open_with(fixture.config().base(older.nonce), kept_by(&log)).await;
     assert_eq!(get(&store, "a").as_deref(), Some("older"));
 }
+
+#[tokio::test]
+async fn tables_of_two_stores_with_the_same_names_are_not_taken_for_each_other() {
+    let (fixture, log) = (Fixture::new(), Arc::new(RecordingLog::default()));
+    with_a_pending_table(&fixture, &log).await;
+    let other = Fixture::new();
+    {
+        let store = other.open_with(other.config(), kept_by(&log)).await;
+        for key in ["c", "d"] {
+            store.apply(&puts(&[(key, "theirs")])).unwrap();
+            store.flush().await.unwrap();
+        }
+    }
+    let mirrors = |fixture: &Fixture| files(&fixture.folder().join("mirror"));
+    let names = |found: Vec<PathBuf>| found.iter().map(|path| path.file_name().unwrap().to_owned()).collect::<Vec<_>>();
+    let (ours, theirs) = (mirrors(&fixture), mirrors(&other));
+    assert_eq!(names(ours.clone()), names(theirs), "the names are the same");
+    let pending = std::fs::read(ours.last().unwrap()).unwrap();
+    let store = open_on(&fixture, &(Arc::clone(&other.objects) as _), &log, true).await.unwrap();
+    let read = ["a", "b", "c", "d"].map(|key| get(&store, key));
+    assert_eq!(read.each_ref().map(Option::as_deref), [None, None, Some("theirs"), Some("theirs")]);
+    let aside = files(store.left_behind().expect("a folder"));
+    assert!(aside.iter().any(|path| std::fs::read(path).unwrap() == pending), "{aside:?}");
+}
+
+#[tokio::test]
+async fn what_an_unreadable_local_manifest_may_have_named_is_set_aside() {
+    let (fixture, log) = (Fixture::new(), Arc::new(RecordingLog::default()));
+    with_a_pending_table(&fixture, &log).await;
+    let pending = files(&fixture.folder().join("mirror")).pop().unwrap();
+    let pending = std::fs::read(pending).unwrap();
+    std::fs::write(fixture.folder().join("MANIFEST"), b"damaged").unwrap();
+    let store = fixture.open_with(fixture.config(), kept_by(&log)).await;
+    let aside = files(store.left_behind().expect("a folder"));
+    assert!(aside.iter().any(|path| std::fs::read(path).unwrap() == pending), "{aside:?}");
+}
