@@ -268,6 +268,9 @@ fn load_indexes(engine: &Engine) -> Result<(), StartError> {
                 Ok(opened) => sealed.push(Arc::new(opened)),
                 // The tables are worth serving without it.
                 Err(error @ SegmentError::Damaged { .. }) => lost = Some(error.to_string()),
+                Err(SegmentError::Object { object, source: object_store::Error::NotFound { .. } }) => {
+                    lost = Some(format!("object {object} is not there"));
+                }
                 Err(SegmentError::Object { object, source }) => {
                     return Err(StartError::unavailable(&format!("reading {object}"), &source));
                 }

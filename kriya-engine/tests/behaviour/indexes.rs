@@ -216,6 +216,25 @@ fn files_of_a_segment_that_were_damaged_or_lost_are_fetched_again() {
 }
 
 #[test]
+fn an_index_whose_objects_are_gone_is_to_be_rebuilt_and_everything_else_is_served() {
+    let mut cluster = Cluster::new();
+    let mut a = cluster.connect();
+    let index = build(&mut a, &(0..500).collect::<Vec<_>>());
+    a.put_row(1, 1, b"row");
+    a.commit();
+    a.flush();
+    drop(a);
+    cluster.crash_worker();
+    for dir in [cluster.dir.path().join("segments"), cluster.objects().join("bucket/prefix/segments")] {
+        std::fs::read_dir(dir).unwrap().for_each(|entry| std::fs::remove_file(entry.unwrap().path()).unwrap());
+    }
+    cluster.start();
+    let mut b = cluster.connect();
+    assert_eq!(b.get_row(1, 1).as_deref(), Some(&b"row"[..]));
+    assert!(cluster.host.warned(&format!("index {index} (index) cannot be used and should be rebuilt")));
+}
+
+#[test]
 fn deleted_entries_are_skipped_at_once_and_stay_away() {
     let mut cluster = Cluster::new();
     let mut a = cluster.connect();
