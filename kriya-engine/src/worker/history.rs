@@ -151,20 +151,35 @@ impl Choice<'_> {
 
     /// The newest manifest before `newest` that belongs and is whole.
     fn older(&self, newest: &ManifestInfo) -> Result<Option<Chosen>, StartError> {
-        // Where the log could not be read from: whoever needs as much of it or more is not looked at.
-        let mut unreadable = 0;
+        // Where the log could not be read from: whoever needs as much of it or more is not looked at. Whoever came before
+        // on the same branch needs more.
+        let (mut unreadable, mut same_branch) = (0, false);
+        let mut later = newest.clone();
         for number in (1..newest.number).rev() {
             (self.go_on)()?;
             let older = lsmstore::read_manifest(self.objects, self.prefix, number);
             let older = match self.runtime.block_on(older) {
-                Ok(Some(older)) if older.position > unreadable => older,
+                Ok(Some(older)) => older,
                 Ok(_) | Err(StorageError::Corrupt(_)) => continue,
                 Err(error) => return Err(error.into()),
             };
+            if owner_of(&older).is_ok_and(|owner| owner.system_identifier != self.facts.system_identifier) {
+                return Ok(None);
+            }
+            same_branch &= later.previous_nonce == older.nonce;
+            later = older.clone();
+            if older.position <= unreadable {
+                match same_branch {
+                    true => return Ok(None),
+                    false => continue,
+                }
+            }
             match self.belongs(&older) {
                 Ok((owner, history)) => return Ok(Some(chosen(newest.clone(), older, owner, history))),
                 Err(Unfit::Failed(failed)) => return Err(failed),
-                Err(Unfit::Foreign(StartError::Refused { log: true, .. })) => unreadable = older.position,
+                Err(Unfit::Foreign(StartError::Refused { log: true, .. })) => {
+                    (unreadable, same_branch) = (older.position, true);
+                }
                 Err(_) => {}
             }
         }
@@ -189,14 +204,24 @@ impl Choice<'_> {
             return Err(incomplete(&base, &object));
         }
         let owner = owner_of(&base)?;
+        if !base.clean && owner.system_identifier != self.facts.system_identifier {
+            return Err(StartError::refused(
+                format!(
+                    "manifest {} of the bucket was written by the server with system identifier {}, which was not stopped in \
+                     order, and this one has {}: it does not know what became of that server's transactions",
+                    base.number, owner.system_identifier, self.facts.system_identifier
+                ),
+                "Use the data directory that wrote the bucket, or another prefix. A server that is to be replaced must be \
+                 stopped in order before.",
+            ));
+        }
         if owner.next_xid > self.facts.next_xid {
             return Err(StartError::refused(
                 format!(
                     "the bucket knows transactions up to {}, this server has come to {} only",
                     owner.next_xid, self.facts.next_xid
                 ),
-                "Their ids would be given out again. Use the data directory that wrote the bucket, or another prefix; \
-                 pg_resetwal can raise the next transaction id.",
+                "Their ids would be given out again. Use the data directory that wrote the bucket, or another prefix.",
             ));
         }
         if !base.clean && !takeover.accept_loss {

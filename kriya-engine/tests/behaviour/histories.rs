@@ -124,6 +124,27 @@ fn a_takeover_that_would_lose_something_asks_for_leave_and_one_that_would_reuse_
 }
 
 #[test]
+fn what_became_of_another_server_s_transactions_is_not_guessed_be_it_ordered() {
+    let mut cluster = Cluster::new();
+    let mut a = cluster.connect();
+    a.put_row(1, 1, b"flushed");
+    a.commit();
+    a.flush();
+    drop(a);
+    cluster.crash_worker();
+    cluster.host = FakeHost::new();
+    {
+        let mut state = cluster.host.lock();
+        (state.system_identifier, state.next_xid) = (99, 1_000_000);
+    }
+    cluster.start();
+    cluster.refused();
+    let Err(ClientError::Worker { message, hint }) = cluster.take_over(true) else { panic!("it was taken over") };
+    assert!(message.contains("system identifier") && hint.contains("stopped in order"), "{message} {hint}");
+    cluster.refused();
+}
+
+#[test]
 fn another_server_s_bucket_is_refused_and_transaction_ids_given_out_again_are_not() {
     let mut cluster = Cluster::new();
     cluster.connect().put_row(1, 1, b"row");
