@@ -2,8 +2,9 @@
 //!
 //! Backups leave replication slots out. A restored server would let go, at the checkpoint that ends its recovery, of
 //! exactly the log that the store needs, before the worker can say so. So the worker keeps a copy of the file that
-//! Postgres made of the slot beside its own files, and the postmaster puts it back when the slot is missing: before
-//! recovery begins, which reads it as if it had always been there. A standby is left alone: nobody advances a slot there.
+//! Postgres made of the slot beside its own files, and the postmaster of a restored backup, which `backup_label` tells,
+//! puts it back: before recovery begins, which reads it as if it had always been there and renames the label. A standby
+//! is left alone: nobody advances a slot there.
 
 use std::fs;
 use std::io::{self, Write};
@@ -59,10 +60,11 @@ pub fn remember() -> io::Result<()> {
     fs::File::open(folder())?.sync_all()
 }
 
-/// Puts the slot back if it is missing. Called in the postmaster, before anything else runs.
+/// Puts the slot back if it is missing from a base backup that is started; anywhere else somebody dropped it. Called in the postmaster, before anything else runs.
 pub fn restore() -> io::Result<()> {
     let copy = copy();
-    if Path::new(SLOT).exists() || Path::new("standby.signal").exists() || !copy.exists() {
+    let is_there = |name: &str| Path::new(name).exists();
+    if !is_there("backup_label") || is_there(SLOT) || is_there("standby.signal") || !copy.exists() {
         return Ok(());
     }
     let bytes = whole(&copy)?;

@@ -373,8 +373,7 @@ kriya_slot_health(uint64 position)
 {
 	bool		lost;
 
-	(void) slot_position(&lost);
-	if (lost)
+	if (slot_position(&lost) == InvalidXLogRecPtr || lost)
 		return 3;
 	if (max_slot_wal_keep_size_mb >= 0)
 	{

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use kriya_testkit::{Postgres, StopMode};
+use postgres::Client;
 
 use crate::support::{builder, eventually, failure, rows, run, server, started, value};
 
@@ -60,17 +61,21 @@ fn copy(from: &Path, to: &Path, what: &[&str]) {
     assert!(status.expect("cp runs").success());
 }
 
+/// What begins and what ends a base backup.
+fn backup_functions(client: &mut Client) -> (&'static str, &'static str) {
+    match value(client, "SELECT current_setting('server_version_num')::int >= 150000").as_str() {
+        "t" => ("pg_backup_start('b', true)", "pg_backup_stop(false)"),
+        _ => ("pg_start_backup('b', true, false)", "pg_stop_backup(false, false)"),
+    }
+}
+
 #[test]
 fn a_base_backup_with_a_flush_inside_is_restored_by_itself() {
     let mut original = server();
     run(&mut original.connect().unwrap(), FILL);
     let mut backup = original.connect().unwrap();
     run(&mut backup, "CHECKPOINT");
-    let function = if value(&mut backup, "SELECT current_setting('server_version_num')::int >= 150000") == "t" {
-        ("pg_backup_start('b', true)", "pg_backup_stop(false)")
-    } else {
-        ("pg_start_backup('b', true, false)", "pg_stop_backup(false, false)")
-    };
+    let function = backup_functions(&mut backup);
     run(&mut backup, &format!("SELECT {}", function.0));
     run(&mut original.connect().unwrap(), "INSERT INTO t SELECT g, '[1,1,1]' FROM generate_series(5001, 5100) g");
     run(&mut backup, "SELECT lsm_s3_flush()");
@@ -196,11 +201,44 @@ fn after_pg_resetwal_on_a_crashed_server_what_was_logged_only_is_missed_by_order
 }
 
 #[test]
-fn a_copy_of_the_slot_that_is_damaged_is_not_put_back() {
+fn a_slot_that_somebody_drops_is_made_anew_while_its_store_is_served() {
+    let server = server();
+    let mut client = server.connect().unwrap();
+    run(&mut client, FILL);
+    run(&mut client, "SELECT pg_drop_replication_slot('lsm_s3')");
+    eventually("the slot is there again", || {
+        value(&mut server.connect().unwrap(), "SELECT count(*) FROM pg_replication_slots") == "1"
+    });
+}
+
+#[test]
+fn a_slot_that_somebody_dropped_is_not_put_back_by_a_start() {
     let mut server = server();
     run(&mut server.connect().unwrap(), FILL);
     run(&mut server.connect().unwrap(), "SELECT lsm_s3_flush(); CHECKPOINT; SELECT lsm_s3_flush()");
+    server.stop(StopMode::Fast).unwrap();
+    let data = server.folder().data();
+    // A store that is refused needs no slot, and makes none.
+    let objects = data.join("kriya/objects");
+    std::fs::rename(&objects, objects.with_file_name("not mounted")).unwrap();
+    std::fs::remove_dir_all(data.join("pg_replslot/lsm_s3")).unwrap();
+    server.start().unwrap();
+    let mut client = server.connect().unwrap();
+    assert!(failure(&mut client, "SELECT count(*) FROM t").1.contains("is empty, but"));
+    assert_eq!(value(&mut client, "SELECT count(*) FROM pg_replication_slots"), "0");
+}
+
+#[test]
+fn a_copy_of_the_slot_that_is_damaged_is_not_put_back() {
+    // The log of the backup that the starts begin with.
+    let mut server = started(builder().setting("wal_keep_size", "256MB"));
+    run(&mut server.connect().unwrap(), FILL);
+    run(&mut server.connect().unwrap(), "SELECT lsm_s3_flush(); CHECKPOINT; SELECT lsm_s3_flush()");
     let expected = content(&server);
+    let mut backup = server.connect().unwrap();
+    let function = backup_functions(&mut backup);
+    run(&mut backup, &format!("SELECT {}", function.0));
+    let label = rows(&mut backup, &format!("SELECT labelfile FROM {}", function.1)).join("\n");
     server.stop(StopMode::Fast).unwrap();
     let data = server.folder().data();
     let copies: Vec<_> = (std::fs::read_dir(data.join("kriya")).unwrap())
@@ -211,6 +249,7 @@ fn a_copy_of_the_slot_that_is_damaged_is_not_put_back() {
     let whole = std::fs::read(copy).unwrap();
     for damage in [&whole[..whole.len() - 1], &[0; 200][..], &[][..]] {
         std::fs::write(copy, damage).unwrap();
+        std::fs::write(data.join("backup_label"), &label).unwrap();
         std::fs::remove_dir_all(data.join("pg_replslot/lsm_s3")).unwrap();
         server.start().unwrap();
         assert_eq!(content(&server), expected);
