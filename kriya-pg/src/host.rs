@@ -104,9 +104,21 @@ pub fn guard<R>(job: impl FnOnce() -> R) -> Result<R, HostError> {
                     pg_sys::AbortCurrentTransaction();
                 }
             }
-            Err(HostError::new(message(&error)))
+            Err(if is_gone(&error) { HostError::gone(message(&error)) } else { HostError::new(message(&error)) })
         })
         .execute()
+}
+
+/// Whether a file is not there, or not what it should be: `kriya_log_read` says so of the log.
+fn is_gone(error: &pgrx::pg_sys::panic::CaughtError) -> bool {
+    use pgrx::pg_sys::errcodes::PgSqlErrorCode::{ERRCODE_DATA_CORRUPTED, ERRCODE_UNDEFINED_FILE};
+    use pgrx::pg_sys::panic::CaughtError;
+    match error {
+        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => {
+            matches!(report.sql_error_code(), ERRCODE_DATA_CORRUPTED | ERRCODE_UNDEFINED_FILE)
+        }
+        CaughtError::RustPanic { .. } => false,
+    }
 }
 
 fn message(error: &pgrx::pg_sys::panic::CaughtError) -> String {
@@ -227,7 +239,7 @@ impl Host for MainThread {
         if kept {
             return Ok(());
         }
-        Err(HostError::new(format!(
+        Err(HostError::gone(format!(
             "write-ahead log from {:X}/{:X} on, which is not in the object store yet, has been removed",
             position >> 32,
             position & 0xFFFF_FFFF

@@ -21,7 +21,7 @@ use lsmstore::{Candidates, Config, Env, ManifestInfo, StorageError};
 use object_store::ObjectStore;
 
 use crate::record::{self, Birth, Ceiling, Kind, RecordHead, frames};
-use crate::worker::host::{Facts, Host, Level};
+use crate::worker::host::{Facts, Host, HostError, Level};
 use crate::worker::owner::Owner;
 use crate::worker::replay::{damaged, position, walk, whole};
 use crate::worker::startup::StartError;
@@ -372,13 +372,17 @@ fn incomplete(manifest: &ManifestInfo, object: &str) -> StartError {
 
 /// Has the log kept from a position on.
 pub(crate) fn keep_log(host: &dyn Host, from: u64) -> Result<(), StartError> {
-    host.ensure_slot(from).map_err(|error| StartError::Refused {
+    let refused = |error: HostError| {
+        StartError::Refused {
         message: format!("the log from the store's position on cannot be kept: {error}"),
         hint: "The store needs the write-ahead log that follows its newest manifest. Bring it back, or take the bucket over \
                with lsm_s3_takeover()."
             .into(),
         log: true,
-    })
+    }
+    };
+    let failed = |error: HostError| StartError::Failed(format!("keeping the log failed: {error}"));
+    host.ensure_slot(from).map_err(|error| if error.is_gone() { refused(error) } else { failed(error) })
 }
 
 /// An end of the log up to which it can be read. The flushed position itself may lie within a record, so one of no

@@ -10,12 +10,23 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostError {
     message: String,
+    gone: bool,
 }
 
 impl HostError {
     /// An error with this sentence.
     pub fn new(message: impl Into<String>) -> HostError {
-        HostError { message: message.into() }
+        HostError { message: message.into(), gone: false }
+    }
+
+    /// An error that will not pass: the log that was asked for is not there, or is damaged.
+    pub fn gone(message: impl Into<String>) -> HostError {
+        HostError { message: message.into(), gone: true }
+    }
+
+    /// Whether the log that was asked for is not there.
+    pub fn is_gone(&self) -> bool {
+        self.gone
     }
 }
 

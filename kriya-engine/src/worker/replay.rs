@@ -31,7 +31,7 @@ pub(super) fn walk(
             return Ok(());
         }
         if chunk.next <= at {
-            return Err(unreadable(at, &HostError::new("reading it does not get ahead")));
+            return Err(unreadable(at, &HostError::gone("reading it does not get ahead")));
         }
         at = chunk.next;
     }
@@ -39,6 +39,9 @@ pub(super) fn walk(
 }
 
 fn unreadable(at: u64, error: &HostError) -> StartError {
+    if !error.is_gone() {
+        return StartError::Failed(format!("reading the log from {} failed: {error}", position(at)));
+    }
     StartError::Refused {
         message: format!("the log cannot be read from {}: {error}", position(at)),
         hint: "The store needs the write-ahead log from that position on. Bring the missing segments back, or, if they are \

@@ -39,6 +39,8 @@ pub struct LogState {
     pub held: bool,
     /// The slot was invalidated.
     pub lost: bool,
+    /// The next reading of the log fails, and that passes.
+    pub fail_to_read: bool,
     /// How often the log was read.
     pub reads: u64,
     /// What became of transactions before this one is forgotten.
@@ -147,11 +149,14 @@ impl Host for FakeHost {
         }
         let mut state = self.lock();
         state.reads += 1;
+        if std::mem::take(&mut state.fail_to_read) {
+            return Err(HostError::new("the server is short of memory"));
+        }
         if upto > state.flushed {
             return Err(HostError::new(format!("the log is flushed to {}, {upto} was asked for", state.flushed)));
         }
         if state.removed > from {
-            return Err(HostError::new(format!("the log before {} was removed", state.removed)));
+            return Err(HostError::gone(format!("the log before {} was removed", state.removed)));
         }
         let (mut records, mut bytes, mut next) = (Vec::new(), 0, from);
         for record in state.records.iter().filter(|record| record.start >= from && record.start < upto) {

@@ -176,6 +176,23 @@ fn a_log_whose_beginning_is_gone_is_refused() {
 }
 
 #[test]
+fn a_failure_to_read_the_log_that_passes_refuses_nothing() {
+    let mut cluster = Cluster::new();
+    let mut a = cluster.connect();
+    a.put_row(1, 1, b"row");
+    a.commit();
+    drop(a);
+    cluster.crash_worker();
+    cluster.host.lock().fail_to_read = true;
+    cluster.start();
+    let worker = cluster.worker.take().unwrap();
+    assert!(finished(&worker).unwrap_err().to_string().contains("short of memory"), "the server starts it again");
+    drop(worker);
+    cluster.start();
+    assert!(cluster.connect().get_row(1, 1).is_some());
+}
+
+#[test]
 fn a_second_worker_on_the_same_folder_ends_at_once() {
     let cluster = Cluster::new();
     let mut a = cluster.connect();
