@@ -1,5 +1,6 @@
 //! Backups, restored copies, and how much of the log is kept.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -249,7 +250,10 @@ fn a_copy_of_the_slot_that_is_damaged_is_not_put_back() {
     let whole = std::fs::read(copy).unwrap();
     for damage in [&whole[..whole.len() - 1], &[0; 200][..], &[][..]] {
         std::fs::write(copy, damage).unwrap();
-        std::fs::write(data.join("backup_label"), &label).unwrap();
+        let backup_label = data.join("backup_label");
+        std::fs::write(&backup_label, &label).unwrap();
+        let owner = std::fs::metadata(&data).unwrap();
+        std::os::unix::fs::chown(&backup_label, Some(owner.uid()), Some(owner.gid())).unwrap();
         std::fs::remove_dir_all(data.join("pg_replslot/lsm_s3")).unwrap();
         server.start().unwrap();
         assert_eq!(content(&server), expected);
