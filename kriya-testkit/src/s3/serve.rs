@@ -141,6 +141,8 @@ async fn answer(shared: &Shared, service: &S3Service, request: Request<Incoming>
             }
             Kind::Slow(time) => tokio::time::sleep(*time).await,
             Kind::Deny => return Ok(refusal(StatusCode::FORBIDDEN, "AccessDenied")),
+            // It came on a connection that is still to be cut.
+            Kind::Down => return Err(io::ErrorKind::ConnectionReset.into()),
             Kind::Break => {
                 // Some of the body has come, if there is one.
                 let _ = request.into_body().frame().await;
@@ -150,7 +152,7 @@ async fn answer(shared: &Shared, service: &S3Service, request: Request<Incoming>
             Kind::Conflict if is_conditional(&request) => {
                 return Ok(refusal(StatusCode::CONFLICT, "ConditionalRequestConflict"));
             }
-            Kind::Down | Kind::After | Kind::Cut | Kind::Conflict => {}
+            Kind::After | Kind::Cut | Kind::Conflict => {}
         }
     }
     let answered = service.call(request.map(s3s::Body::from)).await;

@@ -9,10 +9,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use object_store::ObjectStore;
 
 use crate::env::{Env, blocking};
@@ -92,15 +92,28 @@ impl Inner {
     async fn upload(&self, pending: &HashMap<TableId, Pending>) -> Result<(), StorageError> {
         let missing = pending.values().map(|pending| Arc::clone(&pending.table));
         let missing: Vec<Arc<Table>> = missing.filter(|table| table.object_len() == 0).collect();
-        let mut uploads = futures::stream::iter(missing)
+        // After a failure none is begun, but those that are under way end: one that fails at once keeps no other from getting
+        // through.
+        let failed = AtomicBool::new(false);
+        let begun = missing.into_iter().take_while(|_| !failed.load(Ordering::Relaxed));
+        let mut uploads = futures::stream::iter(begun)
             .map(|table| upload(&self.objects, &self.names, &*self.env, self.config.zstd_level, table))
             .buffer_unordered(PARALLEL);
-        while let Some(bytes) = uploads.try_next().await? {
-            self.counters.put(bytes);
-            // Writers that wait go on, and it needs no second time even if something else fails.
-            self.forget_uploaded(&mut *self.local.lock().await);
+        let mut outcome = Ok(());
+        while let Some(uploaded) = uploads.next().await {
+            match uploaded {
+                Ok(bytes) => {
+                    self.counters.put(bytes);
+                    // Writers that wait go on, and it needs no second time even if something else fails.
+                    self.forget_uploaded(&mut *self.local.lock().await);
+                }
+                Err(error) => {
+                    failed.store(true, Ordering::Relaxed);
+                    outcome = Err(error);
+                }
+            }
         }
-        Ok(())
+        outcome
     }
 
     /// Finishes what is in doubt, and tells the log of the newest manifest if it has not been told.

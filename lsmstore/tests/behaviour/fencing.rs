@@ -70,13 +70,14 @@ async fn an_object_store_that_is_down_loses_nothing_and_the_flush_is_tried_again
         let fixture = Fixture::new();
         let store = fixture.open().await;
         store.apply(&puts(&[("a", "1")])).unwrap();
-        fixture.objects.fail(name, Fault::Before, 3);
+        fixture.objects.fail(name, Fault::Before, usize::MAX);
         for _ in 0..3 {
             let error = store.flush().await.unwrap_err().to_string();
             assert!(error.contains("the object store is down"), "{error}");
             assert_eq!(get(&store, "a").as_deref(), Some("1"));
             store.apply(&puts(&[("b", "2")])).unwrap();
         }
+        fixture.objects.heal();
         store.flush().await.unwrap();
         assert_eq!(store.stats().frozen, 0);
         drop(store);
