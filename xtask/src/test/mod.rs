@@ -114,6 +114,7 @@ const PARTS: [Part; 15] = [
 pub fn run(options: &Options) -> Outcome<ExitCode> {
     let logs = logs();
     std::fs::create_dir_all(&logs).map_err(Failure::doing("making", &logs))?;
+    warn_of_little_room();
     let begin = Instant::now();
     let mut tally = Tally::default();
     let mut prepared = BTreeMap::new();
@@ -165,6 +166,19 @@ pub fn run(options: &Options) -> Outcome<ExitCode> {
         logs.display()
     );
     Ok(tally.conclude())
+}
+
+/// Bytes that a first run of everything writes below the target folder, and that the servers of its tests need.
+const ROOM: u64 = 6 << 30;
+
+/// Says beforehand why a run may fail half way: compilers and servers word a full disk in many ways.
+fn warn_of_little_room() {
+    let Ok(disk) = rustix::fs::statvfs(places::target()) else { return };
+    let free = disk.f_bavail * disk.f_frsize;
+    if free < ROOM {
+        let gb = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+        println!("the disk has {:.1} GiB free; a first run of everything takes up to {:.1}", gb(free), gb(ROOM));
+    }
 }
 
 /// Why nothing runs with the other version.
