@@ -55,7 +55,7 @@ mod storage;
 
 pub use error::{CreateError, LinkError, OpenError, PushError, RerankError, SealError, SearchError, VectorError};
 pub use flat::exact;
-pub use hnsw::{BuildContext, Graph, Hnsw, HnswParams, NO_LABEL, SearchCursor};
+pub use hnsw::{BuildContext, Graph, Hnsw, HnswParams, NO_LABEL, OrderError, SearchCursor};
 pub use kernel::{cosine_distance, dot, l2_squared};
 pub use metric::{Metric, Neighbour};
 pub use snapshot::{Sealed, seal, verify};

@@ -256,6 +256,16 @@ impl Graph {
     /// Writes what must be there before the number of rows covers node `id`: label, tower, empty links. Returns the upper
     /// rows used so far, to be confirmed by [`Graph::confirm`] once the row is stored. One caller at a time.
     pub(crate) fn prepare(&self, id: u32, label: [u64; 2]) -> Result<u32, PushError> {
+        self.prepare_level(id, label, self.params.level_of(id))
+    }
+
+    /// Adds a node, which nothing links to yet, to a graph that nobody else has. It stays lower where towers have no room.
+    pub(crate) fn add(&self, id: u32, label: [u64; 2], level: u32) -> Result<(), PushError> {
+        self.confirm(self.prepare_level(id, label, level)?);
+        Ok(())
+    }
+
+    fn prepare_level(&self, id: u32, label: [u64; 2], level: u32) -> Result<u32, PushError> {
         if self.writer.is_none() {
             return Err(PushError::ReadOnly);
         }
@@ -266,7 +276,7 @@ impl Graph {
         let row = 8 * self.params.m;
         self.region.commit(self.layout.level0 + (id as usize + 1) * row).map_err(PushError::Memory)?;
         let used = self.upper_used();
-        let level = self.params.level_of(id).min(self.upper_capacity - used);
+        let level = level.min(self.upper_capacity - used);
         // SAFETY: inside the labels' section of a region this process writes; nobody reads the label before the number of
         // rows covers it, and callers take turns.
         unsafe { start.add(self.layout.labels + 16 * id as usize).cast::<[u64; 2]>().write(label) };
@@ -281,6 +291,11 @@ impl Graph {
 
     pub(crate) fn confirm(&self, upper_used: u32) {
         self.fields.word(at::UPPER_USED).store(upper_used, Ordering::Release);
+    }
+
+    /// Gives up writing: what only a writer knows of its links is not known of these.
+    pub(crate) fn close(&mut self) {
+        self.writer = None;
     }
 
     /// Every node below is linked.

@@ -18,6 +18,7 @@ mod cursor;
 #[allow(unsafe_code)] // links are atomics in raw memory
 mod graph;
 mod insert;
+mod order;
 mod prune;
 mod queue;
 mod search;
@@ -30,6 +31,7 @@ pub use cursor::SearchCursor;
 pub(crate) use graph::{EMPTY, TWIN, twin_in};
 pub use graph::{Graph, NO_LABEL};
 pub use insert::BuildContext;
+pub use order::OrderError;
 pub(crate) use queue::Key;
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

@@ -160,6 +160,25 @@ impl<E: Encoding> Rows<E> {
         }
     }
 
+    /// A copy on the heap, with room for `capacity`, of the rows named, in their order. All are below `len`.
+    pub(crate) fn in_order(&self, order: &[u32], capacity: u32) -> Result<Rows<E>, CreateError> {
+        assert!(order.len() <= capacity as usize);
+        let region = Region::heap(Self::bytes_needed(self.dim, capacity)?).map_err(CreateError::Memory)?;
+        let copy = Self::create(Arc::new(region), self.metric, self.dim, capacity)?;
+        let base = copy.base();
+        for (place, id) in order.iter().enumerate() {
+            let row = self.row(*id);
+            // SAFETY: place < capacity, in sections of memory that only this function has; both have rows of one length.
+            unsafe {
+                let to = base.rows.cast_mut().add(place * base.stride);
+                std::ptr::copy_nonoverlapping(row.elements.as_ptr(), to, base.stride);
+                base.sides.cast_mut().add(place).write(*row.side);
+            }
+        }
+        copy.fields.word(at::LEN).store(order.len() as u32, Ordering::Release);
+        Ok(copy)
+    }
+
     /// The bytes of row `id` and of its side. `id < len`.
     pub(crate) fn stored(&self, id: u32) -> (&[u8], &[u8]) {
         let row = self.row(id);

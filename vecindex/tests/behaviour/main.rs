@@ -6,5 +6,6 @@ mod every_row_is_reached;
 mod growing_beside_searches;
 mod recall_on_real_data;
 mod refusals_are_typed;
+mod rows_in_another_order;
 mod sealed_files;
 mod search_resumes_until_everything_came_out;
