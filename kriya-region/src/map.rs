@@ -3,7 +3,10 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+
+/// Bytes of a huge page, on the processors that matter.
+const HUGE: usize = 2 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Mapping {
@@ -18,17 +21,44 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
+    /// Private zeroed memory. If it is large, it starts where a huge page can, and huge pages are asked for: whoever jumps
+    /// about in it would otherwise wait for the processor to look up a page each time.
     pub(crate) fn anonymous(len: usize) -> io::Result<Mapping> {
+        let spare = if len < HUGE { 0 } else { HUGE };
+        let whole = len.checked_add(spare).ok_or(io::ErrorKind::OutOfMemory)?;
         // SAFETY: a new private map at an address of the kernel's choice touches no existing memory.
-        let ptr = unsafe {
+        let start = unsafe {
             rustix::mm::mmap_anonymous(
                 std::ptr::null_mut(),
-                len,
+                whole,
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::PRIVATE | MapFlags::NORESERVE,
             )?
         };
-        Ok(Mapping { ptr: ptr.cast(), len })
+        let mut map = Mapping { ptr: start.cast(), len: whole };
+        if spare > 0 {
+            map.keep(map.ptr.align_offset(HUGE), len);
+            // SAFETY: advice on a range that this value has mapped changes nothing that a program can see. A kernel without
+            // huge pages refuses it.
+            let _ = unsafe { rustix::mm::madvise(map.ptr.cast(), map.len, Advice::LinuxHugepage) };
+        }
+        Ok(map)
+    }
+
+    /// Gives back what lies before `skip` and after `len` bytes from there, in whole pages.
+    fn keep(&mut self, skip: usize, len: usize) {
+        let end = (skip + len).next_multiple_of(super::ALIGNMENT).min(self.len);
+        // SAFETY: both ranges are whole pages of this map, in which nothing is yet. A failure leaves them mapped, unused.
+        unsafe {
+            if skip > 0 {
+                let _ = rustix::mm::munmap(self.ptr.cast(), skip);
+            }
+            if end < self.len {
+                let _ = rustix::mm::munmap(self.ptr.add(end).cast(), self.len - end);
+            }
+            self.ptr = self.ptr.add(skip);
+        }
+        self.len = len;
     }
 
     pub(crate) fn of(fd: BorrowedFd<'_>, len: usize, write: bool) -> io::Result<Mapping> {
