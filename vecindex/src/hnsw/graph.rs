@@ -167,6 +167,11 @@ impl Graph {
         self.writer.as_ref()
     }
 
+    /// Makes a graph whose links are in memory of its own one that is written again.
+    pub(crate) fn set_writer(&mut self, writer: Writer) {
+        self.writer = Some(writer);
+    }
+
     pub(crate) fn upper_used(&self) -> u32 {
         self.fields.word(at::UPPER_USED).load(Ordering::Acquire).min(self.upper_capacity)
     }

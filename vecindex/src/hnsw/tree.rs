@@ -10,14 +10,18 @@
 //! anyhow. A node takes few children, so that most of its links stay free to be chosen; where all near ones have theirs,
 //! one goes down from there to somebody who has not: a finite tree has leaves.
 //!
-//! Nothing of this is in the graph's bytes: only who changes links needs to know.
+//! Nothing of this is in the graph's bytes: only who changes links needs to know. Where that was lost, or where links came
+//! about without it, a tree is found among them again ([`Tree::span`]).
 //!
 //! # Invariants
 //! * A node is attached while its parent's lock is held, after the parent's link to it was written.
 //! * Parent, children and a twin fit into the slots of level 0, whatever `m` is.
 
+use std::collections::VecDeque;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+
+use super::graph::{EMPTY, Graph, TWIN, twin_in};
 
 /// Nodes for which memory is taken at a time: capacities are estimates, and sometimes far too large.
 const CHUNK: usize = 1 << 14;
@@ -48,6 +52,18 @@ impl Tree {
     fn node(&self, id: u32) -> &Node {
         let chunk = self.chunks[id as usize / CHUNK].get_or_init(|| (0..CHUNK).map(|_| Node::default()).collect());
         &chunk[id as usize % CHUNK]
+    }
+
+    /// A tree over the first `len` nodes of a graph, all of which are linked, from their own links of level 0: breadth first
+    /// from the entry along links that both sides have. What that does not meet is attached by links that are added, in place
+    /// of such as no edge of the tree needs: the last ones of a row, so rows are best sorted, nearest first.
+    ///
+    /// The same graph gives the same tree and the same links. Nodes that are another one's twin stay out of it. A damaged
+    /// graph may keep nodes out too, if its rows have no room for links; nothing else can go wrong.
+    pub(crate) fn span(graph: &Graph, len: u32) -> Tree {
+        let tree = Tree::new(graph.capacity(), graph.params().m);
+        Spanning::new(graph, &tree, len).run();
+        tree
     }
 
     /// Makes the very first node the root.
@@ -88,13 +104,149 @@ impl Tree {
     }
 }
 
+/// [`Tree::span`] at work.
+struct Spanning<'a> {
+    graph: &'a Graph,
+    tree: &'a Tree,
+    len: u32,
+    /// Nodes that hang off another one.
+    twins: Vec<bool>,
+    /// Attached, neighbours not looked at.
+    queue: VecDeque<u32>,
+    /// Attached, in this order.
+    attached: Vec<u32>,
+    /// Of `attached`, those before this have their children.
+    full: usize,
+    /// Nodes that could not become a child where the walk met them, and that node.
+    left: Vec<(u32, u32)>,
+    /// An attached node with a link to this one, plus one.
+    seen_from: Vec<u32>,
+}
+
+impl<'a> Spanning<'a> {
+    fn new(graph: &'a Graph, tree: &'a Tree, len: u32) -> Self {
+        let len = len.min(graph.capacity());
+        let mut twins = vec![false; len as usize];
+        for id in 0..len {
+            let named = graph.links(id, 0).iter().filter_map(|slot| twin_in(slot.load(Ordering::Relaxed)));
+            named.filter(|twin| *twin < len).for_each(|twin| twins[twin as usize] = true);
+        }
+        let (queue, attached, left) = (VecDeque::new(), Vec::with_capacity(len as usize), Vec::new());
+        let seen_from = vec![0; len as usize];
+        Spanning { graph, tree, len, twins, queue, attached, full: 0, left, seen_from }
+    }
+
+    fn run(mut self) {
+        let first = (0..self.len).find(|id| !self.twins[*id as usize]);
+        let Some(root) = self.graph.entry().map(|(_, id)| id).filter(|id| *id < self.len).or(first) else { return };
+        self.tree.plant(root);
+        self.attached.push(root);
+        self.queue.push_back(root);
+        self.walk();
+        // Links that are there already, before new ones.
+        while let Some((id, parent)) = self.left.pop() {
+            if !self.is_attached(id) && self.takes_by_force(parent) {
+                self.attach(id, parent);
+                self.walk();
+            }
+        }
+        for id in 0..self.len {
+            if !self.twins[id as usize] && !self.is_attached(id) && self.add(id) {
+                self.walk();
+            }
+        }
+    }
+
+    /// The links of a node to others.
+    fn links(&self, id: u32) -> impl Iterator<Item = u32> + use<'a> {
+        let len = self.len;
+        let links = self.graph.links(id, 0).iter().map(|slot| slot.load(Ordering::Relaxed));
+        links.filter(move |there| *there < len && *there != id)
+    }
+
+    fn is_attached(&self, id: u32) -> bool {
+        self.tree.parent(id).is_some()
+    }
+
+    /// Whether a node has room for a child beside its parent and a twin, if need be with no link left to be chosen.
+    fn takes_by_force(&self, id: u32) -> bool {
+        let most = (self.graph.degree(0) - 2).min(usize::from(u8::MAX));
+        self.is_attached(id) && usize::from(self.tree.node(id).children.load(Ordering::Relaxed)) < most
+    }
+
+    fn attach(&mut self, id: u32, parent: u32) {
+        self.tree.attach(id, parent);
+        self.attached.push(id);
+        self.queue.push_back(id);
+    }
+
+    fn walk(&mut self) {
+        while let Some(node) = self.queue.pop_front() {
+            for there in self.links(node) {
+                if self.is_attached(there) || self.twins[there as usize] {
+                } else if !self.links(there).any(|back| back == node) {
+                    self.seen_from[there as usize] = node + 1;
+                } else if self.tree.takes(node) {
+                    self.attach(there, node);
+                } else {
+                    self.left.push((there, node));
+                }
+            }
+        }
+    }
+
+    /// Attaches a node that no link in both directions leads to. False if nobody has room for it.
+    fn add(&mut self, id: u32) -> bool {
+        let seen_from = self.seen_from[id as usize].checked_sub(1);
+        let near = self.links(id).chain(seen_from).find(|node| self.tree.takes(*node) && self.link(*node, id));
+        let parent = near.or_else(|| {
+            // A finite tree has leaves.
+            while let Some(node) = self.attached.get(self.full).copied() {
+                if self.tree.takes(node) && self.link(node, id) {
+                    return Some(node);
+                }
+                self.full += 1;
+            }
+            None
+        });
+        let Some(parent) = parent else { return false };
+        // Nothing of the tree is in this row yet.
+        self.link(id, parent);
+        self.attach(id, parent);
+        true
+    }
+
+    /// Sees to it that a row has a link: in a free slot, or in the last one that is no edge of the tree.
+    fn link(&self, node: u32, to: u32) -> bool {
+        let slots = self.graph.links(node, 0);
+        let edge = self.tree.edges_of(node);
+        let (mut free, mut last) = (None, None);
+        for slot in slots {
+            match slot.load(Ordering::Relaxed) {
+                there if there == to => return true,
+                EMPTY => free = free.or(Some(slot)),
+                there if there < TWIN && (there >= self.len || !edge(there)) => last = Some(slot),
+                _ => {}
+            }
+        }
+        let Some(slot) = free.or(last) else { return false };
+        slot.store(to, Ordering::Relaxed);
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::Ordering;
 
     use kriya_region::Region;
+    use proptest::prelude::*;
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
 
+    use super::Tree;
+    use crate::hnsw::writer::Writer;
     use crate::hnsw::{EMPTY, TWIN};
     use crate::{F32Rows, Graph, Hnsw, HnswParams, Metric};
 
@@ -137,6 +289,103 @@ mod tests {
             }
             hnsw.link_pending().unwrap();
             assert_eq!((hnsw.unreached(), without_a_way_to_the_entry(&hnsw)), (vec![], vec![]), "{m} {metric:?}");
+        }
+    }
+
+    /// Rows on a line, and a graph over them without a link.
+    fn unlinked(n: u32, m: usize) -> Hnsw {
+        let rows = Arc::new(Region::heap(F32Rows::bytes_needed(1, n).unwrap()).unwrap());
+        let graph = Arc::new(Region::heap(Graph::bytes_needed(n, m).unwrap()).unwrap());
+        let params = HnswParams { m, ef_construction: 16, ..HnswParams::default() };
+        let rows = F32Rows::create(rows, Metric::L2, 1, n).unwrap();
+        let hnsw = Hnsw::new(rows, Graph::create(graph, params, n).unwrap()).unwrap();
+        (0..n).for_each(|i| assert_eq!(hnsw.append(&[i as f32], [0, 0]).unwrap(), i));
+        hnsw
+    }
+
+    fn has(hnsw: &Hnsw, from: u32, to: u32) -> bool {
+        hnsw.graph.links(from, 0).iter().any(|slot| slot.load(Ordering::Relaxed) == to)
+    }
+
+    /// Every node leads up to the root, along links that both sides have.
+    fn check_tree(hnsw: &Hnsw, tree: &Tree, nodes: &[u32]) {
+        for id in nodes {
+            let mut steps = 0;
+            let mut at = *id;
+            while at != tree.root().unwrap() {
+                let parent = tree.parent(at).unwrap();
+                assert!(has(hnsw, at, parent) && has(hnsw, parent, at), "{at} and its parent {parent}");
+                (at, steps) = (parent, steps + 1);
+                assert!(steps < hnsw.len(), "a circle at {id}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tree_that_was_lost_is_found_again_and_rows_are_linked_to_it() {
+        for m in [2, 8] {
+            let (mut hnsw, more) = (unlinked(1500, m), 500);
+            let mut context = crate::BuildContext::default();
+            (0..1000).for_each(|id| hnsw.link(id, &mut context).unwrap());
+            let before: Vec<u32> = (0..1000).flat_map(|id| links_of(&hnsw, id)).collect();
+            let writer = Writer::resume(&hnsw.graph, &hnsw.storage, 1000);
+            check_tree(&hnsw, &writer.tree, &(0..1000).collect::<Vec<_>>());
+            if m == 8 {
+                let after: Vec<u32> = (0..1000).flat_map(|id| links_of(&hnsw, id)).collect();
+                assert_eq!(before, after, "the tree is made of links that are there");
+            }
+            hnsw.graph.set_writer(writer);
+            (0..1000 + more).for_each(|id| hnsw.link(id, &mut context).unwrap());
+            assert_eq!(hnsw.linked(), 1000 + more);
+            assert_eq!((hnsw.unreached(), without_a_way_to_the_entry(&hnsw)), (vec![], vec![]));
+        }
+    }
+
+    fn links_of(hnsw: &Hnsw, id: u32) -> Vec<u32> {
+        hnsw.graph.links(id, 0).iter().map(|slot| slot.load(Ordering::Relaxed)).collect()
+    }
+
+    #[test]
+    fn islands_and_nodes_without_links_are_joined() {
+        const N: u32 = 900;
+        for m in [2, 5] {
+            let hnsw = unlinked(N, m);
+            // Chains of nine, each node with links to the next ones of its chain only; every fourth chain has none at all.
+            for id in (0..N).filter(|id| id / 9 % 4 != 3) {
+                let next = (id + 1..N).take_while(|next| next / 9 == id / 9);
+                hnsw.graph.links(id, 0).iter().zip(next).for_each(|(slot, next)| slot.store(next, Ordering::Relaxed));
+            }
+            hnsw.graph.set_entry(hnsw.graph.level(5), 5);
+            let tree = Tree::span(&hnsw.graph, N);
+            check_tree(&hnsw, &tree, &(0..N).collect::<Vec<_>>());
+            hnsw.graph.set_linked(N);
+            assert_eq!((hnsw.unreached(), without_a_way_to_the_entry(&hnsw)), (vec![], vec![]));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn whatever_the_links_are_a_tree_is_found(seed: u64, m in 2usize..6, wild in 0u32..3) {
+            const N: u32 = 300;
+            let hnsw = unlinked(N, m);
+            let mut rng = StdRng::seed_from_u64(seed);
+            for slot in (0..N).flat_map(|id| hnsw.graph.links(id, 0)) {
+                let there = match wild {
+                    // Any node, itself too, or nothing.
+                    0 => [rng.random_range(0..N), EMPTY][rng.random_range(0..2)],
+                    // And nodes that are not.
+                    1 => rng.random_range(0..2 * N),
+                    _ => rng.random(),
+                };
+                slot.store(there, Ordering::Relaxed);
+            }
+            hnsw.graph.set_entry(rng.random_range(0..20), rng.random_range(0..2 * N));
+            let tree = Tree::span(&hnsw.graph, N);
+            if wild < 2 {
+                check_tree(&hnsw, &tree, &(0..N).collect::<Vec<_>>());
+            }
+            prop_assert!(tree.root().is_some());
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::graph::Graph;
 use super::tree::Tree;
 use super::twins::Twins;
+use crate::storage::VectorStorage;
 
 const STRIPES: usize = 4096;
 
@@ -40,6 +41,19 @@ impl Writer {
             tree: Tree::new(capacity, m),
             twins: Twins::default(),
         }
+    }
+
+    /// What a writer of a graph would have that has linked the first `linked` rows and nothing else: for graphs whose writer is
+    /// gone, or that came about in another way. Adds links where the graph hangs together loosely ([`Tree::span`]).
+    pub(crate) fn resume<S: VectorStorage>(graph: &Graph, storage: &S, linked: u32) -> Writer {
+        let linked = linked.min(graph.capacity()).min(storage.len());
+        let (capacity, m) = (graph.capacity(), graph.params().m);
+        let writer = Writer { tree: Tree::span(graph, linked), ..Writer::new(capacity, m) };
+        for id in 0..linked {
+            writer.claim(id);
+            writer.twins.first(storage, id);
+        }
+        writer
     }
 
     /// The lock of a node's links on all levels. Never take a second one while holding it.
