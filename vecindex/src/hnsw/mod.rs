@@ -14,6 +14,7 @@
 //! * Rows are linked out of order by several threads. `linked` counts only those without a gap below them; a search compares
 //!   everything from there on exactly, and drops from the graph's results what that part covers.
 
+mod bulk;
 mod cursor;
 #[allow(unsafe_code)] // links are atomics in raw memory
 mod graph;
@@ -38,6 +39,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kriya_region::Region;
+use writer::Writer;
 
 use crate::error::{CreateError, LinkError, OpenError, PushError, SearchError};
 use crate::format::MAX_LEVEL;
@@ -76,13 +78,18 @@ impl HnswParams {
         within("ef_construction", self.ef_construction, (2 * self.m).max(4), 1000)
     }
 
-    /// The level of a node: at least l with probability m^-l.
-    fn level_of(&self, id: u32) -> u32 {
+    /// A number of chance for a row, always the same.
+    fn draw(&self, id: u32) -> u64 {
         // SplitMix64's finaliser, a good mix of few bits.
         let mut z = self.seed ^ (u64::from(id).wrapping_add(1)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
+        z ^ (z >> 31)
+    }
+
+    /// The level of a node: at least l with probability m^-l.
+    fn level_of(&self, id: u32) -> u32 {
+        let z = self.draw(id);
         let m = self.m as u64;
         let (mut level, mut bound) = (0, u64::MAX / m);
         while z < bound && level < MAX_LEVEL {
@@ -92,6 +99,10 @@ impl HnswParams {
         level
     }
 }
+
+/// Rows that are worth being linked in batches: at least so many, and one for so many that are linked.
+const MANY: u32 = 1000;
+const MANY_OF: u32 = 64;
 
 /// Tells indexes of a process apart, so that a cursor notices when it is handed another one.
 static NEXT_INSTANCE: AtomicU64 = AtomicU64::new(1);
@@ -206,6 +217,7 @@ impl<S: VectorStorage> Hnsw<S> {
             return Err(LinkError::Unknown { id, len });
         }
         if writer.claim(id) {
+            let _beside = writer.enter();
             let first = writer.twins.first(&self.storage, id);
             if first == id {
                 insert::insert(self, writer, id, context);
@@ -218,8 +230,12 @@ impl<S: VectorStorage> Hnsw<S> {
     }
 
     /// Links everything that is pending when it starts, on all threads of the current rayon pool (call it inside
-    /// `ThreadPool::install` to choose another). [`Hnsw::linked`] shows the progress meanwhile. Rows that other threads are
-    /// linking at the same time may not be finished when this returns.
+    /// `ThreadPool::install` to choose another). Rows that other threads are linking at the same time may not be finished
+    /// when this returns.
+    ///
+    /// Many rows, or those of an index in which nothing is linked, are linked in batches: that is faster, [`Hnsw::linked`] rises
+    /// at the end only ([`Hnsw::progress`] rises meanwhile), rows that come in later wait to be linked until then, and the graph is
+    /// the same whatever the number of threads, as long as the same rows are linked by the same calls. See `hnsw::bulk`.
     ///
     /// # Errors
     /// A graph opened for reading.
@@ -227,17 +243,20 @@ impl<S: VectorStorage> Hnsw<S> {
         self.link_pending_while(|| true)
     }
 
-    /// As [`Hnsw::link_pending`], asking `go_on` before each row; once it says no, the rest stays pending.
+    /// As [`Hnsw::link_pending`], asking `go_on` now and then; once it says no, the rest stays pending.
     ///
     /// # Errors
     /// A graph opened for reading.
     pub fn link_pending_while(&self, go_on: impl Fn() -> bool + Sync) -> Result<(), LinkError> {
-        if self.graph.writer().is_none() {
-            return Err(LinkError::ReadOnly);
-        }
+        let Some(writer) = self.graph.writer() else { return Err(LinkError::ReadOnly) };
         let end = self.len();
+        let (linked, pending) = (self.linked(), end.saturating_sub(self.linked()));
+        let many = linked == 0 || (pending >= MANY && pending >= linked / MANY_OF);
+        if pending > 0 && many && self.link_in_batches(writer, end, &go_on) {
+            return Ok(());
+        }
         // Rows are handed out in order, so that `linked` follows closely and no thread starts far from the others.
-        let next = AtomicU32::new(self.linked());
+        let next = AtomicU32::new(linked);
         let work = || {
             let mut context = BuildContext::default();
             while go_on() {
@@ -253,6 +272,19 @@ impl<S: VectorStorage> Hnsw<S> {
             }
         });
         Ok(())
+    }
+
+    /// Links what is pending below `end`. False if somebody else is linking rows.
+    fn link_in_batches(&self, writer: &Writer, end: u32, go_on: &(impl Fn() -> bool + Sync)) -> bool {
+        let Some(_alone) = writer.enter_alone() else { return false };
+        let claimed: Vec<u32> = (self.linked()..end).filter(|id| writer.claim(*id)).collect();
+        bulk::link(self, writer, &claimed, go_on);
+        true
+    }
+
+    /// How many rows are linked, those included that [`Hnsw::linked`] does not count because an earlier one is not.
+    pub fn progress(&self) -> u32 {
+        self.graph.writer().map_or(0, Writer::progress).max(self.linked())
     }
 
     /// Linked rows that no walk along the links of level 0 meets from where searches start: there are none. For checks.

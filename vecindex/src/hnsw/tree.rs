@@ -62,8 +62,18 @@ impl Tree {
     /// graph may keep nodes out too, if its rows have no room for links; nothing else can go wrong.
     pub(crate) fn span(graph: &Graph, len: u32) -> Tree {
         let tree = Tree::new(graph.capacity(), graph.params().m);
-        Spanning::new(graph, &tree, len).run();
+        tree.span_over(graph, vec![true; len.min(graph.capacity()) as usize]);
         tree
+    }
+
+    /// As [`Tree::span`], of certain nodes, which no thread links meanwhile. What the tree was before is forgotten.
+    pub(crate) fn span_over(&self, graph: &Graph, nodes: Vec<bool>) {
+        for node in self.chunks.iter().filter_map(OnceLock::get).flatten() {
+            node.parent.store(0, Ordering::Relaxed);
+            node.children.store(0, Ordering::Relaxed);
+        }
+        self.root.store(0, Ordering::Relaxed);
+        Spanning::new(graph, self, nodes).run();
     }
 
     /// Makes the very first node the root.
@@ -109,8 +119,8 @@ struct Spanning<'a> {
     graph: &'a Graph,
     tree: &'a Tree,
     len: u32,
-    /// Nodes that hang off another one.
-    twins: Vec<bool>,
+    /// Those that the tree is to have. Who hangs off another one is not among them.
+    nodes: Vec<bool>,
     /// Attached, neighbours not looked at.
     queue: VecDeque<u32>,
     /// Attached, in this order.
@@ -124,20 +134,19 @@ struct Spanning<'a> {
 }
 
 impl<'a> Spanning<'a> {
-    fn new(graph: &'a Graph, tree: &'a Tree, len: u32) -> Self {
-        let len = len.min(graph.capacity());
-        let mut twins = vec![false; len as usize];
+    fn new(graph: &'a Graph, tree: &'a Tree, mut nodes: Vec<bool>) -> Self {
+        let len = nodes.len() as u32;
         for id in 0..len {
             let named = graph.links(id, 0).iter().filter_map(|slot| twin_in(slot.load(Ordering::Relaxed)));
-            named.filter(|twin| *twin < len).for_each(|twin| twins[twin as usize] = true);
+            named.filter(|twin| *twin < len).for_each(|twin| nodes[twin as usize] = false);
         }
         let (queue, attached, left) = (VecDeque::new(), Vec::with_capacity(len as usize), Vec::new());
         let seen_from = vec![0; len as usize];
-        Spanning { graph, tree, len, twins, queue, attached, full: 0, left, seen_from }
+        Spanning { graph, tree, len, nodes, queue, attached, full: 0, left, seen_from }
     }
 
     fn run(mut self) {
-        let first = (0..self.len).find(|id| !self.twins[*id as usize]);
+        let first = (0..self.len).find(|id| self.nodes[*id as usize]);
         let Some(root) = self.graph.entry().map(|(_, id)| id).filter(|id| *id < self.len).or(first) else { return };
         self.tree.plant(root);
         self.attached.push(root);
@@ -151,7 +160,7 @@ impl<'a> Spanning<'a> {
             }
         }
         for id in 0..self.len {
-            if !self.twins[id as usize] && !self.is_attached(id) && self.add(id) {
+            if self.nodes[id as usize] && !self.is_attached(id) && self.add(id) {
                 self.walk();
             }
         }
@@ -183,7 +192,7 @@ impl<'a> Spanning<'a> {
     fn walk(&mut self) {
         while let Some(node) = self.queue.pop_front() {
             for there in self.links(node) {
-                if self.is_attached(there) || self.twins[there as usize] {
+                if self.is_attached(there) || !self.nodes[there as usize] {
                 } else if !self.links(there).any(|back| back == node) {
                     self.seen_from[there as usize] = node + 1;
                 } else if self.tree.takes(node) {

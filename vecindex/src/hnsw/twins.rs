@@ -21,7 +21,11 @@ pub(crate) struct Twins {
 impl Twins {
     /// The first row that is equal to this one, which may be itself. `id` below the number of rows.
     pub(crate) fn first<S: VectorStorage>(&self, storage: &S, id: u32) -> u32 {
-        let digest = storage.digest(id);
+        self.first_of(storage, id, storage.digest(id))
+    }
+
+    /// As [`Twins::first`], of a row whose digest is known.
+    pub(crate) fn first_of<S: VectorStorage>(&self, storage: &S, id: u32, digest: u64) -> u32 {
         let first = match self.first.lock().unwrap_or_else(PoisonError::into_inner).entry(digest) {
             Entry::Vacant(entry) => *entry.insert(id),
             Entry::Occupied(entry) => *entry.get(),

@@ -1,8 +1,11 @@
 //! What only the writing process has of a graph: locks, who is linked by whom, how far linking has come.
+//!
+//! Rows are linked one by one, by any number of threads ([`Writer::enter`]), or in batches by one caller alone
+//! ([`Writer::enter_alone`]).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
 use super::graph::Graph;
 use super::tree::Tree;
@@ -15,6 +18,9 @@ const STRIPES: usize = 4096;
 pub(crate) struct Writer {
     stripes: Box<[Mutex<()>]>,
     entry: Mutex<()>,
+    gate: RwLock<()>,
+    /// Rows that were linked, in whatever order.
+    done: AtomicU32,
     /// One bit per node: somebody links it or has.
     claimed: Box<[AtomicU64]>,
     progress: Mutex<Progress>,
@@ -36,6 +42,8 @@ impl Writer {
         Writer {
             stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
             entry: Mutex::new(()),
+            gate: RwLock::new(()),
+            done: AtomicU32::new(0),
             claimed: (0..words).map(|_| AtomicU64::new(0)).collect(),
             progress: Mutex::default(),
             tree: Tree::new(capacity, m),
@@ -49,6 +57,7 @@ impl Writer {
         let linked = linked.min(graph.capacity()).min(storage.len());
         let (capacity, m) = (graph.capacity(), graph.params().m);
         let writer = Writer { tree: Tree::span(graph, linked), ..Writer::new(capacity, m) };
+        writer.advance(linked);
         for id in 0..linked {
             writer.claim(id);
             writer.twins.first(storage, id);
@@ -65,24 +74,86 @@ impl Writer {
         self.entry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// To be held while a row is linked. Waits for who links alone; a thread of a rayon pool does that one's work meanwhile.
+    pub(crate) fn enter(&self) -> RwLockReadGuard<'_, ()> {
+        loop {
+            match self.gate.try_read() {
+                Ok(guard) => return guard,
+                Err(TryLockError::Poisoned(guard)) => return guard.into_inner(),
+                Err(TryLockError::WouldBlock) => match rayon::yield_now() {
+                    None => return self.gate.read().unwrap_or_else(PoisonError::into_inner),
+                    Some(rayon::Yield::Executed) => {}
+                    Some(rayon::Yield::Idle) => std::thread::yield_now(),
+                },
+            }
+        }
+    }
+
+    /// To be held by who links rows while nobody else does. `None` if somebody does.
+    pub(crate) fn enter_alone(&self) -> Option<RwLockWriteGuard<'_, ()>> {
+        match self.gate.try_write() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(guard)) => Some(guard.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
     /// True for the first caller only.
     pub(crate) fn claim(&self, id: u32) -> bool {
         let bit = 1 << (id % 64);
         self.claimed[id as usize / 64].fetch_or(bit, Ordering::AcqRel) & bit == 0
     }
 
+    /// Gives back a claim of a row that was not linked.
+    pub(crate) fn give_back(&self, id: u32) {
+        self.claimed[id as usize / 64].fetch_and(!(1 << (id % 64)), Ordering::AcqRel);
+    }
+
+    /// How many rows were linked, in whatever order.
+    pub(crate) fn progress(&self) -> u32 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// Counts rows that are linked already, but are finished later.
+    pub(crate) fn advance(&self, rows: u32) {
+        self.done.fetch_add(rows, Ordering::Relaxed);
+    }
+
     /// Raises `linked` over everything that is linked without a gap, now that `id` is, or will be as soon as `through` is.
     pub(crate) fn finish(&self, graph: &Graph, id: u32, through: u32) {
+        self.advance(1);
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut linked = graph.linked();
-        if through != id && through >= linked && !progress.ahead.contains(&through) {
+        if through != id && through >= graph.linked() && !progress.ahead.contains(&through) {
             progress.waiting.entry(through).or_default().push(id);
             return;
         }
-        progress.ahead.insert(id);
-        let waited = progress.waiting.remove(&id).unwrap_or_default();
-        progress.ahead.extend(waited);
-        while progress.ahead.remove(&linked) {
+        progress.finish(graph, id);
+    }
+
+    /// Finishes nodes that were linked together, and counted: finds a spanning tree of them and all others that are linked, and
+    /// raises `linked`. The caller is alone.
+    pub(crate) fn finish_together(&self, graph: &Graph, nodes: &[u32]) {
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let linked = graph.linked();
+        let others = progress.ahead.iter().chain(nodes);
+        let end = others.clone().fold(linked, |end, id| end.max(id + 1));
+        let mut all = vec![false; end as usize];
+        all[..linked as usize].fill(true);
+        others.for_each(|id| all[*id as usize] = true);
+        self.tree.span_over(graph, all);
+        let mut sorted = nodes.to_vec();
+        sorted.sort_unstable();
+        sorted.into_iter().for_each(|id| progress.finish(graph, id));
+    }
+}
+
+impl Progress {
+    fn finish(&mut self, graph: &Graph, id: u32) {
+        self.ahead.insert(id);
+        let waited = self.waiting.remove(&id).unwrap_or_default();
+        self.ahead.extend(waited);
+        let mut linked = graph.linked();
+        while self.ahead.remove(&linked) {
             linked += 1;
         }
         graph.set_linked(linked);

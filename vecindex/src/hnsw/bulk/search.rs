@@ -1,0 +1,178 @@
+//! What a row finds: nodes of the graph, and rows of its own batch.
+
+use std::sync::atomic::Ordering;
+
+use rayon::prelude::*;
+
+use super::choose::Choice;
+use super::{Build, Item};
+use crate::hnsw::queue::{Key, Pool};
+use crate::hnsw::visited::Visited;
+use crate::storage::VectorStorage;
+
+/// Rows of a batch are compared if both have the same node among so many nearest.
+const SHARED: usize = 8;
+
+/// A thread's memory.
+pub(super) struct Context<D: VectorStorage> {
+    query: D::Query,
+    visited: Visited,
+    pool: Pool,
+    ids: Vec<u32>,
+    distances: Vec<f32>,
+    pub(super) choice: Choice,
+}
+
+impl<D: VectorStorage> Default for Context<D> {
+    fn default() -> Self {
+        Context {
+            query: D::Query::default(),
+            visited: Visited::default(),
+            pool: Pool::default(),
+            ids: Vec::new(),
+            distances: Vec::new(),
+            choice: Choice::default(),
+        }
+    }
+}
+
+impl<D: VectorStorage> Context<D> {
+    /// Compares the collected ids with the query.
+    fn compare<'a>(&'a mut self, storage: &D) -> impl Iterator<Item = Key> + use<'a, D> {
+        self.distances.clear();
+        self.distances.resize(self.ids.len(), 0.0);
+        storage.distances(&self.query, &self.ids, &mut self.distances);
+        self.ids.iter().zip(&self.distances).map(|(id, d)| Key::new(*d, *id))
+    }
+}
+
+/// Which items have found a node near.
+pub(super) struct Mates {
+    /// Node and item, sorted.
+    found: Vec<(u32, u32)>,
+}
+
+impl Mates {
+    pub(super) fn of(items: &[Item], level: u32) -> Mates {
+        let near = |item: &Item| -> Vec<(u32, u32)> {
+            let near = item.near.get(level as usize).filter(|_| level <= item.low);
+            near.into_iter().flatten().take(SHARED).map(|key| (key.id(), item.id)).collect()
+        };
+        let mut found: Vec<(u32, u32)> = items.par_iter().flat_map_iter(near).collect();
+        found.par_sort_unstable();
+        Mates { found }
+    }
+
+    fn with(&self, node: u32) -> impl Iterator<Item = u32> {
+        let first = self.found.partition_point(|(there, _)| *there < node);
+        self.found[first..].iter().take_while(move |(there, _)| *there == node).map(|(_, item)| *item)
+    }
+}
+
+impl<S: VectorStorage, D: VectorStorage> Build<'_, S, D> {
+    /// From the entry down to the node nearest to the item on the level above the highest that it is linked on.
+    pub(super) fn descend(&self, item: &mut Item, cx: &mut Context<D>) {
+        let graph = &self.hnsw.graph;
+        let Some((top, entry)) = graph.entry() else { return };
+        item.low = graph.level(item.id).min(top);
+        item.path = [entry; 3];
+        self.storage.prepare_row(item.id, &mut cx.query);
+        cx.ids.clear();
+        cx.ids.push(entry);
+        let Some(mut best) = cx.compare(self.storage).next() else { return };
+        for level in (item.low + 1..=top).rev() {
+            loop {
+                cx.ids.clear();
+                let links = graph.links(best.id(), level).iter().map(|slot| slot.load(Ordering::Relaxed));
+                cx.ids.extend(links.filter(|id| *id < self.end));
+                match cx.compare(self.storage).min() {
+                    Some(nearest) if nearest < best => best = nearest,
+                    _ => break,
+                }
+            }
+            if level <= 3 {
+                item.path[3 - level as usize..].fill(best.id());
+            }
+        }
+        item.start = Some(best);
+    }
+
+    /// Searches each level from where the item came down to.
+    pub(super) fn find(&self, item: &mut Item, cx: &mut Context<D>) {
+        let Some(mut nearest) = item.start else { return };
+        self.storage.prepare_row(item.id, &mut cx.query);
+        item.near.resize_with(item.near.len().max(item.low as usize + 1), Vec::new);
+        for level in (0..=item.low).rev() {
+            cx.visited.reset(self.end);
+            cx.visited.insert(item.id);
+            cx.visited.insert(nearest.id());
+            cx.pool.reset(self.hnsw.params().ef_construction);
+            cx.pool.insert(nearest);
+            self.walk(level, cx);
+            nearest = cx.pool.keys().first().map_or(nearest, |key| key.fresh());
+            let near = &mut item.near[level as usize];
+            near.clear();
+            near.extend(cx.pool.keys().iter().map(|key| key.fresh()));
+        }
+    }
+
+    fn walk(&self, level: u32, cx: &mut Context<D>) {
+        let graph = &self.hnsw.graph;
+        while let Some(node) = cx.pool.expand() {
+            cx.ids.clear();
+            for slot in graph.links(node.id(), level) {
+                let id = slot.load(Ordering::Relaxed);
+                if id < self.end && cx.visited.insert(id) {
+                    cx.ids.push(id);
+                }
+            }
+            if let Some(next) = cx.pool.upcoming() {
+                graph.prefetch(next.id());
+            }
+            cx.distances.clear();
+            cx.distances.resize(cx.ids.len(), 0.0);
+            self.storage.distances(&cx.query, &cx.ids, &mut cx.distances);
+            for (id, distance) in cx.ids.iter().zip(&cx.distances) {
+                cx.pool.insert(Key::new(*distance, *id));
+            }
+        }
+    }
+
+    /// Adds to what an item has found the rows of its batch that have found the same.
+    pub(super) fn meet(&self, item: &mut Item, level: u32, mates: &Mates, cx: &mut Context<D>) {
+        let near = &mut item.near[level as usize];
+        cx.ids.clear();
+        cx.ids.extend(near.iter().take(SHARED).flat_map(|key| mates.with(key.id())));
+        cx.ids.sort_unstable();
+        cx.ids.dedup();
+        cx.ids.retain(|id| *id != item.id);
+        if cx.ids.is_empty() {
+            return;
+        }
+        self.storage.prepare_row(item.id, &mut cx.query);
+        near.extend(cx.compare(self.storage));
+        near.sort_unstable();
+        near.truncate(self.hnsw.params().ef_construction);
+    }
+
+    /// The first rows of a graph: each has found all others.
+    pub(super) fn all_pairs(&self, batch: &[u32], items: &mut [Item]) {
+        let graph = &self.hnsw.graph;
+        // Nobody else is on the levels above the second one's.
+        let top = batch.get(1).map_or(0, |id| graph.level(*id));
+        items.iter_mut().zip(batch).for_each(|(item, id)| item.id = *id);
+        self.each(items, |item, cx| {
+            item.low = graph.level(item.id).min(top);
+            self.storage.prepare_row(item.id, &mut cx.query);
+            cx.ids.clear();
+            cx.ids.extend(batch.iter().filter(|id| **id != item.id));
+            let mut keys: Vec<Key> = cx.compare(self.storage).collect();
+            keys.sort_unstable();
+            item.near.clear();
+            for level in 0..=item.low {
+                let there = keys.iter().filter(|key| graph.level(key.id()) >= level);
+                item.near.push(there.take(self.hnsw.params().ef_construction).copied().collect());
+            }
+        });
+    }
+}
