@@ -19,6 +19,7 @@ mod map;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use map::Mapping;
@@ -105,6 +106,40 @@ impl Region {
     pub fn open_file(file: &File) -> io::Result<Region> {
         let length = usize::try_from(file.metadata()?.len()).map_err(|_| invalid("file is too large to map".into()))?;
         Ok(Region { map: Mapping::of(file.as_fd(), checked(length)?, false)?, kind: Kind::File })
+    }
+
+    /// As [`Region::open_file`], with a page behind it that nobody can touch, so that an access past the end of the file is
+    /// certain to end the process: for tests of whatever reads bytes that it does not believe.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a file that is not a whole number of pages, else what the system says.
+    pub fn open_file_guarded(file: &File) -> io::Result<Region> {
+        let length = usize::try_from(file.metadata()?.len()).map_err(|_| invalid("file is too large to map".into()))?;
+        let page = rustix::param::page_size();
+        if !checked(length)?.is_multiple_of(page) {
+            let message = format!("file of {length} bytes, expected a whole number of pages");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        Ok(Region { map: Mapping::guarded(file.as_fd(), length, page)?, kind: Kind::File })
+    }
+
+    /// A part of a mapped file as a region of its own: `length` bytes from `offset`, which is a multiple of
+    /// [`ALIGNMENT`]. The file stays mapped for as long as any part of it is held.
+    ///
+    /// # Errors
+    /// `InvalidInput` for another offset, an empty part, one that is not within the file, or a region of another kind.
+    pub fn part(self: &Arc<Self>, offset: usize, length: usize) -> io::Result<Region> {
+        let refuse = |message: String| Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        if !matches!(self.kind, Kind::File) {
+            return refuse("only a file has parts".into());
+        }
+        if !offset.is_multiple_of(ALIGNMENT) {
+            return refuse(format!("a part begins at byte {offset}, expected a multiple of {ALIGNMENT}"));
+        }
+        if offset.checked_add(checked(length)?).is_none_or(|end| end > self.capacity()) {
+            return refuse(format!("a part of {length} bytes from byte {offset} of {}", self.capacity()));
+        }
+        Ok(Region { map: Mapping::part(self, offset, length), kind: Kind::File })
     }
 
     /// Makes sure that bytes `0..upto` have memory behind them. Cheap when they have. A no-op for kinds that are
@@ -238,6 +273,37 @@ mod tests {
     fn commit_beyond_the_capacity_is_an_error() {
         assert!(Region::shared("test", 4096).unwrap().commit(4097).is_err());
         assert!(Region::heap(4096).unwrap().commit(4097).is_err());
+    }
+
+    #[test]
+    fn a_part_of_a_file_outlives_the_whole_and_must_lie_within_it() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[1; ALIGNMENT]).unwrap();
+        file.write_all(b"second page").unwrap();
+        let whole = Arc::new(Region::open_file(&file).unwrap());
+        let part = whole.part(ALIGNMENT, 6).unwrap();
+        let bad = [(0, 0), (1, 1), (ALIGNMENT, 12), (2 * ALIGNMENT, 1), (usize::MAX & !(ALIGNMENT - 1), ALIGNMENT)];
+        for (offset, length) in bad {
+            assert!(whole.part(offset, length).is_err(), "{length} bytes from {offset}");
+        }
+        drop(whole);
+        assert_eq!(part.file_bytes().unwrap(), b"second");
+        assert_eq!(Arc::new(part).part(0, 3).unwrap().file_bytes().unwrap(), b"sec");
+        assert!(Arc::new(Region::heap(8192).unwrap()).part(0, 4096).is_err());
+    }
+
+    #[test]
+    fn behind_a_guarded_file_nothing_can_be_read() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[7; 3 << 16]).unwrap();
+        let region = Region::open_file_guarded(&file).unwrap();
+        assert!(region.file_bytes().unwrap().iter().all(|byte| *byte == 7));
+        let end = region.as_ptr().wrapping_add(region.capacity()) as usize;
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let behind = maps.lines().find(|line| line.starts_with(&format!("{end:x}-"))).unwrap();
+        assert!(behind.contains(" ---p "), "{behind}");
+        file.write_all(&[7]).unwrap();
+        assert!(Region::open_file_guarded(&file).is_err());
     }
 
     #[test]

@@ -2,8 +2,11 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use rustix::mm::{Advice, MapFlags, ProtFlags};
+
+use crate::Region;
 
 /// Bytes of a huge page, on the processors that matter.
 const HUGE: usize = 2 << 20;
@@ -12,6 +15,10 @@ const HUGE: usize = 2 << 20;
 pub(crate) struct Mapping {
     ptr: *mut u8,
     len: usize,
+    /// Inaccessible bytes behind the others.
+    guard: usize,
+    /// Of a part: what it is a part of, which is what will be unmapped.
+    whole: Option<Arc<Region>>,
 }
 
 // SAFETY: a mapping is plain memory owned by this value; what is read and written through the raw pointer is the
@@ -35,7 +42,7 @@ impl Mapping {
                 MapFlags::PRIVATE | MapFlags::NORESERVE,
             )?
         };
-        let mut map = Mapping { ptr: start.cast(), len: whole };
+        let mut map = Mapping { ptr: start.cast(), len: whole, guard: 0, whole: None };
         if spare > 0 {
             map.keep(map.ptr.align_offset(HUGE), len);
             // SAFETY: advice on a range that this value has mapped changes nothing that a program can see. A kernel without
@@ -65,7 +72,24 @@ impl Mapping {
         let protection = if write { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         // SAFETY: as above; the descriptor is open for the call.
         let ptr = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, fd, 0)? };
-        Ok(Mapping { ptr: ptr.cast(), len })
+        Ok(Mapping { ptr: ptr.cast(), len, guard: 0, whole: None })
+    }
+
+    /// As `of`, read-only, with `guard` bytes behind it that nobody can touch. Both are whole numbers of pages.
+    pub(crate) fn guarded(fd: BorrowedFd<'_>, len: usize, guard: usize) -> io::Result<Mapping> {
+        let all = len.checked_add(guard).ok_or(io::ErrorKind::OutOfMemory)?;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new map at an address of the kernel's choice, which nobody can read or write.
+        let ptr = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), all, ProtFlags::empty(), flags)? };
+        let mapping = Mapping { ptr: ptr.cast(), len, guard, whole: None };
+        // SAFETY: this replaces the first part of the range that was just reserved, which nobody knows of yet.
+        unsafe { rustix::mm::mmap(ptr, len, ProtFlags::READ, MapFlags::SHARED | MapFlags::FIXED, fd, 0)? };
+        Ok(mapping)
+    }
+
+    /// A range of a region, which it keeps alive. The caller has checked that it lies within.
+    pub(crate) fn part(whole: &Arc<Region>, offset: usize, len: usize) -> Mapping {
+        Mapping { ptr: whole.map.ptr.wrapping_add(offset), len, guard: 0, whole: Some(whole.clone()) }
     }
 
     pub(crate) fn ptr(&self) -> *mut u8 {
@@ -79,7 +103,10 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        if self.whole.is_some() {
+            return;
+        }
         // SAFETY: exactly the range that was mapped, and nobody can hold a reference into it beyond this value.
-        let _ = unsafe { rustix::mm::munmap(self.ptr.cast(), self.len) };
+        let _ = unsafe { rustix::mm::munmap(self.ptr.cast(), self.len + self.guard) };
     }
 }

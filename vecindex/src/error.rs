@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 
 use crate::kernel::IsaError;
 
@@ -128,7 +129,7 @@ impl Error for CreateError {
 pub enum OpenError {
     /// There are fewer or more bytes than the header declares.
     Length {
-        /// What was opened ("rows" or "graph").
+        /// What was opened ("file of rows", "graph", "snapshot").
         what: &'static str,
         /// Bytes there are.
         got: u64,
@@ -141,6 +142,8 @@ pub enum OpenError {
         what: &'static str,
         /// The bytes found.
         got: [u8; 8],
+        /// The bytes that stand there in this format.
+        expected: [u8; 8],
     },
     /// A version that this crate does not know.
     Version {
@@ -164,7 +167,7 @@ pub enum OpenError {
     },
     /// Bytes do not have the checksum that was recorded for them.
     Checksum {
-        /// What was read ("rows", "graph").
+        /// What was read.
         what: &'static str,
         /// The part of it.
         part: &'static str,
@@ -172,6 +175,19 @@ pub enum OpenError {
         offset: u64,
         /// Bytes of the bad range.
         length: u64,
+        /// Their CRC32C.
+        got: u32,
+        /// The one that was recorded.
+        expected: u32,
+    },
+    /// A byte that means nothing is not zero.
+    Padding {
+        /// What was read.
+        what: &'static str,
+        /// Its place in the file.
+        offset: u64,
+        /// The byte.
+        got: u8,
     },
     /// A link or tower that leads out of the graph.
     Link {
@@ -190,25 +206,33 @@ pub enum OpenError {
     Mismatch(String),
     /// The kernels asked for by VECINDEX_ISA are not available.
     Isa(IsaError),
+    /// The file could not be opened or mapped.
+    Io(io::Error),
 }
 
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             OpenError::Length { what, got, expected } => {
-                write!(f, "the {what} have {got} bytes, expected {expected}")
+                write!(f, "the {what} has {got} bytes, expected {expected}")
             }
-            OpenError::Magic { what, got } => {
-                write!(f, "these are not {what}: they start with \"{}\"", got.escape_ascii())
+            OpenError::Magic { what, got, expected } => {
+                let (got, expected) = (got.escape_ascii(), expected.escape_ascii());
+                write!(f, "this is no {what}: it starts with \"{got}\", expected \"{expected}\"")
             }
             OpenError::Version { what, got, expected } => {
-                write!(f, "the {what} are of format version {got}, expected at most {expected}")
+                write!(f, "the {what} is of format version {got}, expected at most {expected}")
             }
             OpenError::Field { what, field, got, expected } => {
                 write!(f, "{field} in the header of the {what} is {got}, expected {expected}")
             }
-            OpenError::Checksum { what, part, offset, length } => {
-                write!(f, "the {what} are damaged: {part} at bytes {offset}..{} fails its checksum", offset + length)
+            OpenError::Checksum { what, part, offset, length, got, expected } => {
+                let end = offset + length;
+                write!(f, "the {what} is damaged: {part} at bytes {offset}..{end} ")?;
+                write!(f, "has the checksum {got:08x}, expected {expected:08x}")
+            }
+            OpenError::Padding { what, offset, got } => {
+                write!(f, "the {what} is damaged: byte {offset} is {got}, expected 0, for it means nothing")
             }
             OpenError::Link { id, level, got, below } => {
                 write!(f, "row {id} links to {got} on level {level}, expected an id below {below}")
@@ -216,6 +240,7 @@ impl fmt::Display for OpenError {
             OpenError::NotSealed => f.write_str("only a sealed file carries checksums; this is not sealed"),
             OpenError::Mismatch(why) => write!(f, "rows and graph do not belong together: {why}"),
             OpenError::Isa(e) => e.fmt(f),
+            OpenError::Io(e) => write!(f, "it cannot be read: {e}"),
         }
     }
 }
@@ -224,6 +249,7 @@ impl Error for OpenError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             OpenError::Isa(e) => Some(e),
+            OpenError::Io(e) => Some(e),
             _ => None,
         }
     }
@@ -387,8 +413,17 @@ pub enum SealError {
         /// Rows there are.
         len: u32,
     },
+    /// The exact rows do not belong to the index; the sentence says why.
+    Mismatch(String),
     /// The writer that was given failed.
     Write(io::Error),
+    /// The file could not be written.
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
 }
 
 impl fmt::Display for SealError {
@@ -397,7 +432,9 @@ impl fmt::Display for SealError {
             SealError::Pending { linked, len } => {
                 write!(f, "{linked} of {len} rows are linked; all must be before the index is sealed")
             }
+            SealError::Mismatch(why) => write!(f, "the exact rows do not belong to the index: {why}"),
             SealError::Write(e) => write!(f, "the sealed index could not be written: {e}"),
+            SealError::File { path, source } => write!(f, "{} could not be written: {source}", path.display()),
         }
     }
 }
@@ -405,8 +442,8 @@ impl fmt::Display for SealError {
 impl Error for SealError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            SealError::Pending { .. } => None,
-            SealError::Write(e) => Some(e),
+            SealError::Pending { .. } | SealError::Mismatch(_) => None,
+            SealError::Write(e) | SealError::File { source: e, .. } => Some(e),
         }
     }
 }

@@ -24,6 +24,12 @@
 //! rows file:   header | sides x capacity | rows, stride x capacity | trailer
 //! graph file:  header | towers u32 x capacity (level << 27 | first upper row) | labels [u64; 2] x capacity |
 //!              upper links u32 x m x upper capacity | level 0 links u32 x 2m x capacity | trailer
+//! one file:    header | rows file | graph file | perhaps a rows file of exact rows, each followed by zeros up to a
+//!              multiple of 4096
+//!              16 length         u64, bytes of the file
+//!              24 pair           u64, that of its parts
+//!              48 parts          u32, 2 or 3
+//!              64 table of parts, each: kind u32 (1 rows, 2 graph, 3 exact rows) | 0 u32 | offset u64 | length u64
 //! link:        a node, or u32::MAX for none, or on level 0 2^31 + the node's twin (the next node with an equal row)
 //! trailer:     CRC32C of each chunk after the header, u32 each | CRC32C of that table | "KVSEAL01"
 //! ```
@@ -46,6 +52,7 @@ pub(crate) const SEALED: u32 = 1;
 pub(crate) const CHUNK: usize = 1 << 20;
 pub(crate) const ROWS_MAGIC: [u8; 8] = *b"KVROWS01";
 pub(crate) const GRAPH_MAGIC: [u8; 8] = *b"KVGRAF01";
+pub(crate) const FILE_MAGIC: [u8; 8] = *b"KVFILE01";
 pub(crate) const TRAILER_MAGIC: [u8; 8] = *b"KVSEAL01";
 /// Ids take 31 bits, for a search keeps a mark beside them.
 pub(crate) const MAX_ROWS: u32 = i32::MAX as u32;
@@ -63,6 +70,8 @@ pub(crate) mod at {
     pub const PAIR: usize = 24;
     pub const CHECKSUMS: usize = 32;
     pub const CHUNK: usize = 40;
+    pub const PARTS: usize = 48;
+    pub const TABLE: usize = 64;
     pub const ELEMENT: usize = 64;
     pub const METRIC: usize = 68;
     pub const DIM: usize = 72;
@@ -219,7 +228,7 @@ pub(crate) fn open_common(region: &Arc<Region>, magic: [u8; 8], what: &'static s
     };
     let got = fields.magic();
     if got != magic {
-        return Err(OpenError::Magic { what, got });
+        return Err(OpenError::Magic { what, got, expected: magic });
     }
     let version = fields.u32(at::VERSION);
     if version != VERSION {
@@ -233,10 +242,20 @@ pub(crate) fn open_common(region: &Arc<Region>, magic: [u8; 8], what: &'static s
     if region.file_bytes().is_some() && !sealed {
         return Err(OpenError::NotSealed);
     }
-    if sealed && crc32c::crc32c(&fields.page()[..at::HEADER_CRC]) != fields.u32(at::HEADER_CRC) {
-        return Err(OpenError::Checksum { what, part: "the header", offset: 0, length: HEADER as u64 });
+    if sealed {
+        check_header(&fields, what)?;
     }
     Ok(Common { sealed, pair: fields.u64(at::PAIR), fields })
+}
+
+/// Checks the checksum of a header that does not change any more.
+pub(crate) fn check_header(fields: &Fields, what: &'static str) -> Result<(), OpenError> {
+    let (got, expected) = (crc32c::crc32c(&fields.page()[..at::HEADER_CRC]), fields.u32(at::HEADER_CRC));
+    if got != expected {
+        let (part, offset, length) = ("the header", 0, HEADER as u64);
+        return Err(OpenError::Checksum { what, part, offset, length, got, expected });
+    }
+    Ok(())
 }
 
 /// Checks the total length that a header declares against the layout and the region.

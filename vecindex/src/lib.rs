@@ -50,7 +50,8 @@ mod hnsw;
 #[allow(unsafe_code)] // intrinsics and raw rows
 pub mod kernel;
 mod metric;
-mod snapshot;
+mod sealed;
+pub mod snapshot;
 mod storage;
 
 pub use error::{CreateError, LinkError, OpenError, PushError, RerankError, SealError, SearchError, VectorError};
@@ -58,5 +59,5 @@ pub use flat::exact;
 pub use hnsw::{BuildContext, Graph, Hnsw, HnswParams, NO_LABEL, OrderError, SearchCursor};
 pub use kernel::{cosine_distance, dot, l2_squared};
 pub use metric::{Metric, Neighbour};
-pub use snapshot::{Sealed, seal, verify};
+pub use sealed::{Sealed, seal, verify};
 pub use storage::{AppendVectors, Bf16, Encoding, F16, F32, F32Rows, I8, Rerank, Rows, VectorStorage};

@@ -25,7 +25,7 @@ use crate::metric::{Metric, Neighbour};
 /// Squared lengths up to this make distances that cannot overflow: |a - b|² <= (|a| + |b|)².
 const MAX_SQUARE: f32 = f32::MAX / 4.0;
 
-const WHAT: &str = "rows";
+const WHAT: &str = "file of rows";
 
 /// Rows in a region, encoded as `E` says.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use crate::data::{distance, params, random, vectors};
 
 const METRICS: [Metric; 3] = [Metric::L2, Metric::Cosine, Metric::InnerProduct];
 
-fn stored<E: Encoding>(metric: Metric, rows: &[Vec<f32>]) -> Rows<E> {
+pub fn stored<E: Encoding>(metric: Metric, rows: &[Vec<f32>]) -> Rows<E> {
     let (dim, capacity) = (rows[0].len(), rows.len() as u32);
     let region = Arc::new(Region::heap(Rows::<E>::bytes_needed(dim, capacity).unwrap()).unwrap());
     let stored = Rows::<E>::create(region, metric, dim, capacity).unwrap();
@@ -23,7 +23,7 @@ fn stored<E: Encoding>(metric: Metric, rows: &[Vec<f32>]) -> Rows<E> {
     stored
 }
 
-fn index_of<E: Encoding>(metric: Metric, rows: &[Vec<f32>]) -> Hnsw<Rows<E>> {
+pub fn index_of<E: Encoding>(metric: Metric, rows: &[Vec<f32>]) -> Hnsw<Rows<E>> {
     let (dim, capacity) = (rows[0].len(), rows.len() as u32);
     let region = Arc::new(Region::heap(Rows::<E>::bytes_needed(dim, capacity).unwrap()).unwrap());
     let graph = Arc::new(Region::heap(Graph::bytes_needed(capacity, params().m).unwrap()).unwrap());

@@ -1,0 +1,101 @@
+//! What a file holds, for those who do not know.
+
+use std::fmt;
+
+use crate::error::SearchError;
+use crate::hnsw::{Hnsw, HnswParams, SearchCursor};
+use crate::metric::{Metric, Neighbour};
+use crate::storage::{Bf16, Encoding, F16, F32, I8, Rows};
+
+/// How rows are encoded, as a value: there is one for each [`Encoding`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ElementType {
+    /// [`F32`].
+    F32,
+    /// [`F16`].
+    F16,
+    /// [`Bf16`].
+    Bf16,
+    /// [`I8`].
+    I8,
+}
+
+impl ElementType {
+    pub(super) fn from_code(code: u32) -> Option<ElementType> {
+        match code {
+            F32::CODE => Some(ElementType::F32),
+            F16::CODE => Some(ElementType::F16),
+            Bf16::CODE => Some(ElementType::Bf16),
+            I8::CODE => Some(ElementType::I8),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for ElementType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ElementType::F32 => "f32",
+            ElementType::F16 => "f16",
+            ElementType::Bf16 => "bf16",
+            ElementType::I8 => "i8",
+        })
+    }
+}
+
+/// What the headers of a snapshot say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Info {
+    /// How rows are encoded.
+    pub element: ElementType,
+    /// How rows are compared.
+    pub metric: Metric,
+    /// Dimensions of the rows.
+    pub dim: usize,
+    /// Number of rows.
+    pub rows: u32,
+    /// What the graph was built with.
+    pub params: HnswParams,
+    /// Whether there are exact rows beside those that are searched.
+    pub exact: bool,
+    /// Bytes of the file.
+    pub bytes: u64,
+}
+
+/// An opened index of whatever encoding.
+#[derive(Debug)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "the encodings are documented")]
+pub enum AnyIndex {
+    F32(Hnsw<Rows<F32>>),
+    F16(Hnsw<Rows<F16>>),
+    Bf16(Hnsw<Rows<Bf16>>),
+    I8(Hnsw<Rows<I8>>),
+}
+
+impl AnyIndex {
+    /// As [`Hnsw::search`], with a cursor of its own: who searches often matches on the encoding and keeps one.
+    ///
+    /// # Errors
+    /// A query that the storage refuses.
+    pub fn search(&self, query: &[f32], k: usize, ef: usize) -> Result<Vec<Neighbour>, SearchError> {
+        match self {
+            AnyIndex::F32(index) => index.search(query, k, ef, &mut SearchCursor::default()),
+            AnyIndex::F16(index) => index.search(query, k, ef, &mut SearchCursor::default()),
+            AnyIndex::Bf16(index) => index.search(query, k, ef, &mut SearchCursor::default()),
+            AnyIndex::I8(index) => index.search(query, k, ef, &mut SearchCursor::default()),
+        }
+    }
+
+    /// As [`Hnsw::label`].
+    pub fn label(&self, id: u32) -> [u64; 2] {
+        match self {
+            AnyIndex::F32(index) => index.label(id),
+            AnyIndex::F16(index) => index.label(id),
+            AnyIndex::Bf16(index) => index.label(id),
+            AnyIndex::I8(index) => index.label(id),
+        }
+    }
+}
