@@ -3,8 +3,11 @@
 mod data;
 mod encodings;
 mod every_row_is_reached;
+mod fixture;
 mod growing_beside_searches;
+mod memory_per_vector;
 mod mutated_files;
+mod old_files;
 mod recall_on_real_data;
 mod refusals_are_typed;
 mod rows_in_another_order;
