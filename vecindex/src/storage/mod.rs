@@ -19,7 +19,116 @@ use crate::metric::{Metric, Neighbour};
 
 /// Rows that a graph is searched over. Rows `0..len` are complete and never change; `len` only grows.
 ///
-/// Distances are *internal* ones: smaller is nearer; [`Metric::to_user`] makes the user's number of them.
+/// Distances are *internal* ones: smaller is nearer; [`Metric::to_user`] makes the user's number of them. They are the
+/// squared distance (L2), 1 - cosine, or the negative inner product.
+///
+/// [`Rows`] is the storage of this crate. Another one is searched by the same code, without dynamic dispatch. This one has
+/// counts of up to 255, a byte each, and compares them as they are:
+///
+/// ```
+/// use std::sync::{Arc, OnceLock};
+/// use std::sync::atomic::{AtomicU32, Ordering};
+///
+/// use kriya_region::Region;
+/// use vecindex::{
+///     AppendVectors, Graph, Hnsw, HnswParams, Metric, PushError, SearchCursor, VectorError, VectorStorage,
+/// };
+///
+/// struct Histograms<const BINS: usize> {
+///     rows: Box<[OnceLock<[u8; BINS]>]>,
+///     len: AtomicU32,
+/// }
+///
+/// impl<const BINS: usize> Histograms<BINS> {
+///     fn row(&self, id: u32) -> &[u8; BINS] {
+///         self.rows[id as usize].get().expect("ids below `len` are rows")
+///     }
+/// }
+///
+/// fn square(a: f32, b: f32) -> f32 {
+///     (a - b) * (a - b)
+/// }
+///
+/// impl<const BINS: usize> VectorStorage for Histograms<BINS> {
+///     type Query = Vec<f32>;
+///
+///     fn metric(&self) -> Metric {
+///         Metric::L2
+///     }
+///
+///     fn dim(&self) -> usize {
+///         BINS
+///     }
+///
+///     fn len(&self) -> u32 {
+///         self.len.load(Ordering::Acquire)
+///     }
+///
+///     fn prepare(&self, raw: &[f32], query: &mut Vec<f32>) -> Result<(), VectorError> {
+///         if raw.len() != BINS {
+///             return Err(VectorError::Dimension { got: raw.len(), expected: BINS });
+///         }
+///         if let Some((at, value)) = raw.iter().enumerate().find(|(_, x)| !x.is_finite()) {
+///             return Err(VectorError::NotFinite { at, value: *value });
+///         }
+///         raw.clone_into(query);
+///         Ok(())
+///     }
+///
+///     fn prepare_row(&self, id: u32, query: &mut Vec<f32>) {
+///         query.clear();
+///         query.extend(self.row(id).iter().map(|count| f32::from(*count)));
+///     }
+///
+///     fn distances(&self, query: &Vec<f32>, ids: &[u32], out: &mut [f32]) {
+///         for (id, out) in ids.iter().zip(out) {
+///             *out = self.row(*id).iter().zip(query).map(|(count, x)| square(f32::from(*count), *x)).sum();
+///         }
+///     }
+///
+///     fn distance_between(&self, a: u32, b: u32) -> f32 {
+///         self.row(a).iter().zip(self.row(b)).map(|(a, b)| square(f32::from(*a), f32::from(*b))).sum()
+///     }
+///
+///     fn read(&self, id: u32, out: &mut [f32]) {
+///         out.iter_mut().zip(self.row(id)).for_each(|(out, count)| *out = f32::from(*count));
+///     }
+/// }
+///
+/// impl<const BINS: usize> AppendVectors for Histograms<BINS> {
+///     fn push(&self, raw: &[f32]) -> Result<u32, PushError> {
+///         let id = self.len();
+///         let Some(slot) = self.rows.get(id as usize) else {
+///             return Err(PushError::Full { capacity: self.rows.len() as u32 });
+///         };
+///         self.prepare(raw, &mut Vec::new())?;
+///         let mut row = [0; BINS];
+///         for (at, (count, value)) in row.iter_mut().zip(raw).enumerate() {
+///             if !(0.0..=255.0).contains(value) {
+///                 return Err(PushError::Vector(VectorError::OutOfRange { at, value: *value }));
+///             }
+///             *count = value.round() as u8;
+///         }
+///         // Appenders take turns: `Hnsw::append` sees to it.
+///         slot.set(row).expect("nobody else appends");
+///         self.len.store(id + 1, Ordering::Release);
+///         Ok(id)
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let params = HnswParams::default();
+/// let rows = Histograms::<3> { rows: (0..1000).map(|_| OnceLock::new()).collect(), len: AtomicU32::new(0) };
+/// let graph = Arc::new(Region::heap(Graph::bytes_needed(1000, params.m)?)?);
+/// let index = Hnsw::new(rows, Graph::create(graph, params, 1000)?)?;
+/// for i in 0..1000u64 {
+///     index.append(&[(i % 10) as f32, (i / 10 % 10) as f32, (i / 100) as f32], [i, 0])?;
+/// }
+/// index.link_pending()?;
+/// let found = index.search(&[7.2, 4.9, 2.0], 1, 32, &mut SearchCursor::default())?;
+/// assert_eq!(index.label(found[0].id), [257, 0]);
+/// # Ok(()) }
+/// ```
 pub trait VectorStorage: Send + Sync {
     /// What `prepare` makes of a query (padded, aligned, perhaps quantised); kept by the search and reused.
     type Query: Default + Send + Sync;
@@ -55,16 +164,34 @@ pub trait VectorStorage: Send + Sync {
     fn distance_between(&self, a: u32, b: u32) -> f32;
 
     /// A number that equal rows share and others hardly do. `id < len`.
-    fn digest(&self, id: u32) -> u64;
+    ///
+    /// By default it is one of what [`VectorStorage::read`] gives.
+    fn digest(&self, id: u32) -> u64 {
+        // FNV-1a, by words. Zeros of either sign are one number.
+        let step = |hash: u64, x: &f32| (hash ^ u64::from((x + 0.0).to_bits())).wrapping_mul(0x0000_0100_0000_01b3);
+        read_row(self, id).iter().fold(0xcbf2_9ce4_8422_2325, step)
+    }
 
-    /// Whether two rows, both below `len`, are equal: at the same distance from whatever query.
-    fn same(&self, a: u32, b: u32) -> bool;
+    /// Whether two rows, both below `len`, are equal: at the same distance from whatever query. Rows that are equal and said
+    /// not to be make searches slower, others that are said to be give wrong answers.
+    ///
+    /// By default they are if [`VectorStorage::read`] gives the same of both: storage that reads rows differently from how
+    /// it compares them says it better.
+    fn same(&self, a: u32, b: u32) -> bool {
+        a == b || read_row(self, a) == read_row(self, b)
+    }
 
     /// Row `id < len`, as it was given up to rounding, into `out` of `dim` floats.
     fn read(&self, id: u32, out: &mut [f32]);
 
     /// A hint that row `id` will be compared soon.
     fn prefetch(&self, _id: u32) {}
+}
+
+fn read_row<S: VectorStorage + ?Sized>(storage: &S, id: u32) -> Vec<f32> {
+    let mut row = vec![0.0; storage.dim()];
+    storage.read(id, &mut row);
+    row
 }
 
 /// Storage that grows: one appender at a time, readers beside it.

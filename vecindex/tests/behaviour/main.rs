@@ -14,3 +14,4 @@ mod rows_in_another_order;
 mod saved_in_one_file;
 mod sealed_files;
 mod search_resumes_until_everything_came_out;
+mod storage_of_ones_own;
