@@ -4,12 +4,12 @@
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use kriya_benches::{data, index};
 use kriya_datasets::vectors;
-use vecindex::{HnswParams, Metric, SearchCursor};
+use vecindex::{F32, HnswParams, Metric, SearchCursor};
 
 fn search(c: &mut Criterion) {
     let base = vectors(&data("tiny/sift128/base.u8bin")).expect("checked-in data");
     let queries = vectors(&data("tiny/sift128/query.u8bin")).expect("checked-in data");
-    let built = index(&base, Metric::L2, HnswParams::default()).expect("an index");
+    let built = index::<F32>(&base, Metric::L2, HnswParams::default()).expect("an index");
 
     let mut group = c.benchmark_group("2000 x 128");
     for ef in [10, 40, 100] {
@@ -27,7 +27,7 @@ fn search(c: &mut Criterion) {
     group.bench_function("build", |bench| {
         bench.iter_batched(
             || (),
-            |()| index(&base, Metric::L2, HnswParams::default()).expect("an index"),
+            |()| index::<F32>(&base, Metric::L2, HnswParams::default()).expect("an index"),
             BatchSize::PerIteration,
         );
     });

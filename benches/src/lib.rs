@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use kriya_datasets::Matrix;
 use kriya_region::Region;
-use vecindex::{F32Rows, Graph, Hnsw, HnswParams, Metric};
+use vecindex::{AppendVectors, Encoding, Graph, Hnsw, HnswParams, Metric, Rows};
+
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// A file of the checked-in data, for example `tiny/sift128/base.u8bin`.
 pub fn data(name: &str) -> PathBuf {
@@ -19,15 +21,11 @@ pub fn data(name: &str) -> PathBuf {
 ///
 /// # Errors
 /// What the index says of the rows, or the system of the memory.
-pub fn index(
-    base: &Matrix<f32>,
-    metric: Metric,
-    params: HnswParams,
-) -> Result<Hnsw<F32Rows>, Box<dyn Error + Send + Sync>> {
+pub fn index<E: Encoding>(base: &Matrix<f32>, metric: Metric, params: HnswParams) -> Outcome<Hnsw<Rows<E>>> {
     let capacity = u32::try_from(base.len())?;
-    let rows = Arc::new(Region::heap(F32Rows::bytes_needed(base.dim(), capacity)?)?);
+    let rows = Arc::new(Region::heap(Rows::<E>::bytes_needed(base.dim(), capacity)?)?);
     let graph = Arc::new(Region::heap(Graph::bytes_needed(capacity, params.m)?)?);
-    let rows = F32Rows::create(rows, metric, base.dim(), capacity)?;
+    let rows = Rows::create(rows, metric, base.dim(), capacity)?;
     let index = Hnsw::new(rows, Graph::create(graph, params, capacity)?)?;
     for (row, label) in base.rows().zip(0_u64..) {
         index.append(row, [label, 0])?;
@@ -36,10 +34,24 @@ pub fn index(
     Ok(index)
 }
 
+/// The rows of `base` alone.
+///
+/// # Errors
+/// As [`index`].
+pub fn rows<E: Encoding>(base: &Matrix<f32>, metric: Metric) -> Outcome<Rows<E>> {
+    let capacity = u32::try_from(base.len())?;
+    let region = Arc::new(Region::heap(Rows::<E>::bytes_needed(base.dim(), capacity)?)?);
+    let rows = Rows::create(region, metric, base.dim(), capacity)?;
+    for row in base.rows() {
+        rows.push(row)?;
+    }
+    Ok(rows)
+}
+
 #[cfg(test)]
 mod tests {
     use kriya_datasets::{ids, recall, vectors};
-    use vecindex::{HnswParams, Metric, SearchCursor};
+    use vecindex::{F32, HnswParams, Metric, SearchCursor};
 
     use super::{data, index};
 
@@ -48,7 +60,7 @@ mod tests {
         let base = vectors(&data("tiny/sift128/base.u8bin")).unwrap();
         let queries = vectors(&data("tiny/sift128/query.u8bin")).unwrap();
         let truth = ids(&data("tiny/sift128/gt-l2.ibin")).unwrap();
-        let index = index(&base, Metric::L2, HnswParams::default()).unwrap();
+        let index = index::<F32>(&base, Metric::L2, HnswParams::default()).unwrap();
         let mut cursor = SearchCursor::default();
         let mut answers = Vec::new();
         for query in queries.rows() {

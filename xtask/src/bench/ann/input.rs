@@ -7,6 +7,7 @@ use indicatif::ProgressBar;
 use kriya_datasets::{Matrix, exact_telling, ids, vectors, write_fbin, write_ibin};
 
 use super::Options;
+use super::filter::column;
 use crate::dataset::{MetricName, style};
 use crate::failure::{Failure, Outcome};
 use crate::places;
@@ -44,14 +45,11 @@ impl Input {
         let base_path = base_path.unwrap_or_else(|| options.base.clone());
         let query_path = query_path.ok_or_else(|| Failure::new("--query is missing: which file holds the queries?"))?;
         let (base, queries) = (vectors(&base_path)?, vectors(&query_path)?);
-        let truth = match truth_path {
-            Some(path) => ids(&path)?,
-            None if options.filter.is_some() => {
-                return Err(Failure::new(
-                    "--filter needs --gt: the true neighbours among the rows that it lets through",
-                ));
-            }
-            None => exact(options, &base, &queries)?,
+        let filter = options.filter.as_ref().map(|filter| filter.rows(base.len(), options.k)).transpose()?;
+        let truth = match (truth_path, &filter) {
+            (Some(path), _) => ids(&path)?,
+            (None, None) => exact(options, &base, &queries)?,
+            (None, Some(rows)) => among(options, &base, rows, &queries)?,
         };
         if base.dim() != queries.dim() || truth.len() != queries.len() || base.is_empty() || truth.dim() < options.k {
             return Err(Failure::new(format!(
@@ -66,7 +64,6 @@ impl Input {
                 options.k
             )));
         }
-        let filter = options.filter.as_deref().map(ids).transpose()?;
         let folder = places::state().join(format!("bench-ann-{}", std::process::id()));
         let input = Input {
             set: options.name.clone().unwrap_or_else(|| name(&base_path)),
@@ -77,14 +74,14 @@ impl Input {
             k: options.k,
             m: options.m,
             ef_construction: options.ef_construction,
-            allowed: filter.as_ref().map(|filter| filter.values().len()),
+            allowed: filter.as_ref().map(Vec::len),
             folder,
         };
         std::fs::create_dir_all(&input.folder).map_err(Failure::doing("making", &input.folder))?;
         write_fbin(&input.base_file(), &base)?;
         write_fbin(&input.query_file(), &queries)?;
         if let (Some(filter), Some(file)) = (&filter, input.filter_file()) {
-            write_ibin(&file, filter)?;
+            write_ibin(&file, &column(filter)?)?;
         }
         Ok(input)
     }
@@ -122,20 +119,26 @@ fn files(options: &Options) -> Outcome<[Option<PathBuf>; 3]> {
     let ends = [".hdf5", ".hdf5.gz", ".h5", ".h5.gz"];
     let whole = options.base.to_str().filter(|path| ends.iter().any(|end| path.ends_with(end)));
     let table = |name: &str| whole.map(|path| PathBuf::from(format!("{path}:{name}")));
-    Ok([
-        table("train"),
-        options.query.clone().or_else(|| table("test")),
-        options.gt.clone().or_else(|| table("neighbors")),
-    ])
+    // What the file calls neighbours are those among all rows.
+    let neighbours = || if options.filter.is_none() { table("neighbors") } else { None };
+    Ok([table("train"), options.query.clone().or_else(|| table("test")), options.gt.clone().or_else(neighbours)])
 }
 
 fn exact(options: &Options, base: &Matrix<f32>, queries: &Matrix<f32>) -> Outcome<Matrix<u32>> {
-    println!("no --gt: every query is compared with every row");
+    println!("no --gt: every query is compared with {} rows", base.len());
     let bar = ProgressBar::new(queries.len() as u64);
     bar.set_style(style("{wide_bar} {pos}/{len} queries, {eta} left"));
     let truth = exact_telling(options.metric.metric(), base, queries, options.k, &|| bar.inc(1))?;
     bar.finish_and_clear();
     Matrix::new(truth.ids.concat(), options.k).ok_or_else(|| Failure::new("--k is 0: there is nothing to look for"))
+}
+
+/// The true neighbours among some of the rows.
+fn among(options: &Options, base: &Matrix<f32>, rows: &[u32], queries: &Matrix<f32>) -> Outcome<Matrix<u32>> {
+    let places: Vec<usize> = rows.iter().map(|row| *row as usize).collect();
+    let found = exact(options, &base.select(&places), queries)?;
+    let ids = found.values().iter().map(|place| rows[*place as usize]).collect();
+    Matrix::new(ids, found.dim()).ok_or_else(|| Failure::new("--k is 0: there is nothing to look for"))
 }
 
 /// A set is called after its HDF5 file, or after the folder that it is in.

@@ -6,20 +6,22 @@
 //! the peers, which are called through Python, in `peer.py`.
 
 mod curve;
+mod filter;
 mod input;
 mod peers;
 mod record;
 mod report;
+mod subjects;
 mod summary;
 mod worker;
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::Args;
 use clap::builder::PossibleValuesParser;
-use clap::{Args, ValueEnum};
 use kriya_datasets::recall;
 use serde_json::{Value, json};
 
@@ -28,22 +30,16 @@ use super::point::rounded;
 use crate::dataset::MetricName;
 use crate::failure::{Failure, Outcome};
 use crate::places;
+use filter::Filter;
 use input::Input;
 use peers::Peers;
 use record::{Line, Verdict};
 pub use report::{ReportOptions, report};
-use worker::{OWN, Worker};
+use subjects::{Encoding, Subject};
+use worker::Worker;
 
 /// The exit code of a run that is void.
 const VOID: u8 = 3;
-
-/// How vectors are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Encoding {
-    F32,
-    F16,
-    I8,
-}
 
 /// What the measurement can be told.
 #[derive(Args)]
@@ -60,9 +56,13 @@ pub struct Options {
     /// How rows are compared
     #[arg(long, value_enum)]
     metric: MetricName,
-    /// How vectors are stored
-    #[arg(long, value_enum, default_value = "f32")]
-    encoding: Encoding,
+    /// How vectors are stored; peers take part in those that they have, hnswlib always in f32. What is found in others than
+    /// f32 is compared once more in f32, as many as max(2 k, k + 10), in view of the search
+    #[arg(long, value_enum, value_name = "ENCODING,...", value_delimiter = ',', default_value = "f32")]
+    encoding: Vec<Encoding>,
+    /// Let stand what is found in other encodings than f32, and keep no vectors of f32
+    #[arg(long)]
+    no_rerank: bool,
     /// Links of a node (on the lowest level twice as many)
     #[arg(long, default_value_t = 16)]
     m: usize,
@@ -81,11 +81,12 @@ pub struct Options {
     /// Neighbours that a query asks for
     #[arg(long, default_value_t = 10)]
     k: usize,
-    /// Rows that may be answers: a file of row numbers (ibin or ivecs); --gt has to be the truth among them
-    #[arg(long, value_name = "FILE")]
-    filter: Option<PathBuf>,
-    /// Libraries to measure beside: hnswlib, faiss, usearch
-    #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = PossibleValuesParser::new(peers::KNOWN.map(|p| p.0)))]
+    /// Rows that may be answers: a share of all (0.005, 10%), drawn at random but always the same, or a file of row numbers
+    /// (ibin, ivecs). Measured beside comparing all of them; --gt has to be the truth among them [default: found by that]
+    #[arg(long, value_name = "SHARE|FILE")]
+    filter: Option<Filter>,
+    /// Libraries to measure beside
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = PossibleValuesParser::new(peers::KNOWN.map(|p| p.name)))]
     peers: Vec<String>,
     /// How often everything is searched
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
@@ -115,13 +116,10 @@ pub struct Options {
 /// # Errors
 /// Data that do not fit, peers that cannot be had, subjects that give up.
 pub fn run(options: &Options) -> Outcome<ExitCode> {
-    if options.encoding != Encoding::F32 {
-        let name = format!("{:?}", options.encoding).to_lowercase();
-        return Err(Failure::new(format!("the encoding {name} is not supported yet")));
-    }
     if options.k == 0 || options.ef.is_empty() || options.ef.contains(&0) {
         return Err(Failure::new("--k and every --ef have to be 1 at least"));
     }
+    let subjects = subjects::subjects(options)?;
     let earlier =
         record::read(&options.records.clone().unwrap_or_else(|| places::workspace().join("benches/records")))?;
     let peers = Peers::provide(&options.peers, &machine::cpu())?;
@@ -140,7 +138,7 @@ pub fn run(options: &Options) -> Outcome<ExitCode> {
     };
     let (date, commit) = (machine::said("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"]), commit());
     let mut run: Vec<Line> = Vec::new();
-    measure(options, &own, &peers, &input, &common(options, &input, &date, &commit), &mut |line| {
+    measure(options, subjects, &own, &peers, &input, &common(options, &input, &date, &commit), &mut |line| {
         write(&Value::Object(line.clone()))?;
         run.push(line);
         Ok(())
@@ -164,14 +162,15 @@ pub fn run(options: &Options) -> Outcome<ExitCode> {
 /// Builds and searches, all subjects in turns; every measurement is handed to `keep`.
 fn measure(
     options: &Options,
-    own: &std::path::Path,
+    subjects: Vec<Subject>,
+    own: &Path,
     peers: &Peers,
     input: &Input,
     common: &Line,
     keep: &mut dyn FnMut(Line) -> Outcome<()>,
 ) -> Outcome<()> {
-    let names = std::iter::once(OWN).chain(options.peers.iter().map(String::as_str));
-    let mut subjects = names.map(|name| Worker::start(name, own, peers, input)).collect::<Outcome<Vec<_>>>()?;
+    let start = |subject| Worker::start(subject, own, peers, input);
+    let mut subjects = subjects.into_iter().map(start).collect::<Outcome<Vec<_>>>()?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let build_threads = options.build_threads.map_or(cores, usize::from);
     let mut built = vec![record::Line::new(); subjects.len()];
@@ -182,16 +181,18 @@ fn measure(
             for at in &order {
                 built[*at] = subjects[*at].build(build_threads)?;
                 let seconds = record::figure(&built[*at], "build_s").unwrap_or_default();
-                println!("  round {round}: {} built in {seconds:.1} s", subjects[*at].library);
+                println!("  round {round}: {} built in {seconds:.1} s", subjects[*at].subject.shown());
             }
         }
         for ef in &options.ef {
             for at in &order {
-                let subject = &mut subjects[*at];
-                let (figures, answers) = subject.search(*ef, usize::from(options.threads), options.seconds)?;
+                let worker = &mut subjects[*at];
+                let (figures, answers) = worker.search(*ef, usize::from(options.threads), options.seconds)?;
                 let mut line = common.clone();
-                line.insert("library".into(), subject.library.clone().into());
-                line.insert("version".into(), subject.version.clone().into());
+                line.insert("library".into(), worker.subject.library.clone().into());
+                line.insert("version".into(), worker.version.clone().into());
+                line.insert("encoding".into(), worker.subject.encoding.name().into());
+                line.insert("rerank".into(), worker.subject.rerank.into());
                 line.insert("ef".into(), (*ef).into());
                 line.insert("round".into(), round.into());
                 line.insert("build_threads".into(), build_threads.into());
@@ -210,7 +211,6 @@ fn measure(
 fn common(options: &Options, input: &Input, date: &str, commit: &str) -> Line {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let common = json!({
-        "encoding": "f32",
         "set": input.set,
         "rows": input.rows,
         "dim": input.dim,

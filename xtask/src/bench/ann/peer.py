@@ -2,7 +2,7 @@
 
 Same arguments, commands and answers as benches/src/bin/ann.rs:
 
-    LIBRARY BASE.fbin QUERIES.fbin METRIC M EF_CONSTRUCTION K ANSWERS FILTER
+    LIBRARY BASE.fbin QUERIES.fbin METRIC M EF_CONSTRUCTION K ANSWERS FILTER ENCODING RERANK
 
 `qps` and `cpu_us` come from one call for all queries, repeated until SECONDS have passed: what the binding costs is paid
 once a call. The percentiles come from one call per query; what such a call costs without searching is measured on an index
@@ -29,10 +29,11 @@ def normalised(rows: np.ndarray) -> np.ndarray:
 class Hnswlib:
     filters = False
 
-    def __init__(self, base, metric, m, ef_construction):
+    def __init__(self, base, metric, m, ef_construction, encoding, rerank):
         import hnswlib
         from importlib.metadata import version
 
+        assert encoding == "f32" and not rerank
         self.version = version("hnswlib")
         self.base, self.m, self.ef_construction = base, m, ef_construction
         self.index = hnswlib.Index(space=metric, dim=base.shape[1])
@@ -52,7 +53,7 @@ class Hnswlib:
 class Faiss:
     filters = True
 
-    def __init__(self, base, metric, m, ef_construction):
+    def __init__(self, base, metric, m, ef_construction, encoding, rerank):
         import faiss
 
         self.version, self.faiss = faiss.__version__, faiss
@@ -60,8 +61,15 @@ class Faiss:
         self.normalise = metric == "cosine"
         self.base = normalised(base) if self.normalise else base
         kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
-        self.index = faiss.IndexHNSWFlat(base.shape[1], m, kind)
+        dim = base.shape[1]
+        if encoding == "f32":
+            self.index = faiss.IndexHNSWFlat(dim, m, kind)
+        else:
+            code = {"f16": "QT_fp16", "bf16": "QT_bf16", "i8": "QT_8bit"}[encoding]
+            self.index = faiss.IndexHNSWSQ(dim, getattr(faiss.ScalarQuantizer, code), m, kind)
         self.index.hnsw.efConstruction = ef_construction
+        self.whole = faiss.IndexRefineFlat(self.index) if rerank else self.index
+        self.rerank = rerank
         self.allowed = None
 
     def filter(self, ids):
@@ -74,28 +82,40 @@ class Faiss:
 
     def build(self, threads):
         self.faiss.omp_set_num_threads(threads)
-        self.index.add(self.base)
+        if not self.whole.is_trained:
+            self.whole.train(self.base)
+        self.whole.add(self.base)
 
     def size(self):
-        return len(self.faiss.serialize_index(self.index))
+        return len(self.faiss.serialize_index(self.whole))
 
     def search(self, queries, k, ef, threads):
         self.faiss.omp_set_num_threads(threads)
-        params = self.faiss.SearchParametersHNSW(efSearch=max(ef, k), sel=self.allowed)
-        return lambda q: self.index.search(q, k, params=params)[1]
+        ef = max(ef, k)
+        params = self.faiss.SearchParametersHNSW(efSearch=ef, sel=self.allowed)
+        if self.rerank:
+            wanted = min(max(2 * k, k + 10), ef)
+            params = self.faiss.IndexRefineSearchParameters(k_factor=wanted / k, base_index_params=params)
+        return lambda q: self.whole.search(q, k, params=params)[1]
 
 
 class Usearch:
     filters = False
 
-    def __init__(self, base, metric, m, ef_construction):
+    def __init__(self, base, metric, m, ef_construction, encoding, rerank):
         import usearch
         from usearch.index import Index
 
-        self.version, self.base = usearch.__version__, base
+        assert not rerank
+        self.version = usearch.__version__
+        # Its bytes are components between -1 and 1; one factor for all keeps the order. Not in the time.
+        self.scale = 1.0
+        if encoding == "i8" and metric != "cosine":
+            self.scale = 1.0 / max(float(np.abs(base).max()), 1e-30)
+        self.base = base * np.float32(self.scale) if self.scale != 1.0 else base
         kind = {"l2": "l2sq", "cosine": "cos", "ip": "ip"}[metric]
         self.index = Index(
-            ndim=base.shape[1], metric=kind, dtype="f32", connectivity=m, expansion_add=ef_construction
+            ndim=base.shape[1], metric=kind, dtype=encoding, connectivity=m, expansion_add=ef_construction
         )
 
     def build(self, threads):
@@ -154,12 +174,12 @@ def measure(subject, make, queries, k, ef, threads, seconds, answers):
 
 
 def main():
-    library, base, queries, metric, m, ef_construction, k, answers, chosen = sys.argv[1:]
+    library, base, queries, metric, m, ef_construction, k, answers, chosen, encoding, rerank = sys.argv[1:]
     base, queries, k = read(base, "<f4"), read(queries, "<f4"), int(k)
     allowed = None if chosen == "-" else read(chosen, "<i4").ravel().astype(np.int64)
 
     def make(rows):
-        subject = LIBRARIES[library](base[:rows], metric, int(m), int(ef_construction))
+        subject = LIBRARIES[library](base[:rows], metric, int(m), int(ef_construction), encoding, rerank == "f32")
         if allowed is not None:
             if not subject.filters:
                 raise SystemExit(f"{library} has no filter that its Python binding could pass without calling back")
@@ -169,6 +189,7 @@ def main():
     subject = make(len(base))
     if getattr(subject, "normalise", False):
         queries = normalised(queries)
+    queries = queries * np.float32(getattr(subject, "scale", 1.0))
     print(json.dumps({"version": subject.version}), flush=True)
     for line in sys.stdin:
         command, *words = line.split()

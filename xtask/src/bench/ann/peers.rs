@@ -2,8 +2,8 @@
 //!
 //! hnswlib is built from its source distribution for this very CPU (its own setup does that; a wheel made elsewhere would
 //! not be), the others choose their instructions when they run. What was installed is kept: remove the folder for newer
-//! versions. pyglass is not among them: the index had no wheel of that name for Python 3.11, and what it has as source was
-//! not tried.
+//! versions. pyglass is not among them: the index has nothing by the name of its wheels (`glassppy`) for Python 3.11, and what
+//! it has under the name `pyglass` does not build.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -11,11 +11,55 @@ use std::process::Command;
 
 use kriya_testkit::home;
 
+use super::subjects::Encoding;
 use crate::failure::{Failure, Outcome};
 use crate::progress::{self, Log};
 
-/// The libraries that are known, and what each is called in the index.
-pub const KNOWN: [(&str, &str); 3] = [("hnswlib", "hnswlib"), ("faiss", "faiss-cpu"), ("usearch", "usearch")];
+/// A library that can be measured beside.
+pub struct Peer {
+    /// What it is called here.
+    pub name: &'static str,
+    /// What it is called in the index.
+    package: &'static str,
+    /// How it can store vectors.
+    encodings: &'static [Encoding],
+    /// Whether its Python binding can search with a filter without calling back for every row.
+    pub filters: bool,
+    /// Whether it compares what codes found once more with vectors of f32.
+    pub reranks: bool,
+}
+
+/// The libraries that are known.
+pub const KNOWN: [Peer; 3] = [
+    Peer { name: "hnswlib", package: "hnswlib", encodings: &[Encoding::F32], filters: false, reranks: false },
+    Peer {
+        name: "faiss",
+        package: "faiss-cpu",
+        encodings: &[Encoding::F32, Encoding::F16, Encoding::Bf16, Encoding::I8],
+        filters: true,
+        reranks: true,
+    },
+    Peer {
+        name: "usearch",
+        package: "usearch",
+        encodings: &[Encoding::F32, Encoding::F16, Encoding::Bf16, Encoding::I8],
+        filters: false,
+        reranks: false,
+    },
+];
+
+impl Peer {
+    /// The peer of a name.
+    pub fn of(name: &str) -> Option<&'static Peer> {
+        KNOWN.iter().find(|peer| peer.name == name)
+    }
+
+    /// Those of the encodings that it has; f32 if it has none of them.
+    pub fn encodings(&self, asked: &[Encoding]) -> Vec<Encoding> {
+        let has: Vec<_> = asked.iter().copied().filter(|encoding| self.encodings.contains(encoding)).collect();
+        if has.is_empty() { vec![Encoding::F32] } else { has }
+    }
+}
 
 /// An environment with the peers that were asked for.
 pub struct Peers {
@@ -59,15 +103,15 @@ impl Peers {
         fs::write(&marker, "").map_err(Failure::doing("writing", &marker))
     }
 
-    /// The program that is `library`, still without arguments after its name.
-    pub fn command(&self, library: &str) -> Command {
+    /// The program that is any of them, still without arguments.
+    pub fn command(&self) -> Command {
         let mut command = Command::new(self.python());
-        command.arg(crate::places::workspace().join("xtask/src/bench/ann/peer.py")).arg(library);
+        command.arg(crate::places::workspace().join("xtask/src/bench/ann/peer.py"));
         command
     }
 
     fn install(&self, log: &Log, name: &str) -> Outcome<()> {
-        let package = KNOWN.iter().find(|(known, _)| *known == name).map_or(name, |(_, package)| package);
+        let package = Peer::of(name).map_or(name, |peer| peer.package);
         let mut pip = Command::new(self.python());
         pip.args(["-m", "pip", "install", "--quiet", "numpy"]);
         if name == "hnswlib" {

@@ -14,7 +14,7 @@ use plotters::prelude::*;
 
 use super::curve::speed_at;
 use super::record::{Line, kind, read, text};
-use super::summary::{RECALLS, Subject, shown};
+use super::summary::{RECALLS, Subject, name, shown};
 use crate::failure::{Failure, Outcome};
 use crate::places;
 
@@ -34,6 +34,20 @@ const FINEST: f64 = 1e-4;
 
 /// Recalls that the axis names.
 const MARKS: [f64; 9] = [0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995];
+
+/// Of the curves, one after the other.
+const COLOURS: [RGBColor; 10] = [
+    RED,
+    BLUE,
+    GREEN,
+    MAGENTA,
+    CYAN,
+    BLACK,
+    RGBColor(255, 140, 0),
+    RGBColor(120, 80, 40),
+    RGBColor(0, 110, 90),
+    RGBColor(120, 120, 120),
+];
 
 /// Draws and writes.
 ///
@@ -65,18 +79,17 @@ pub fn report(options: &ReportOptions) -> Outcome<()> {
     Ok(())
 }
 
-/// The lines of what may be compared with each other; of every library those of its newest run.
+/// The lines of what may be compared with each other; of every library in every encoding those of its newest run.
 fn newest(lines: &[Line]) -> Vec<Vec<&Line>> {
-    let mut dates: BTreeMap<(String, &str), &str> = BTreeMap::new();
-    let group = |line: &Line| (kind(line), text(line, "encoding").to_owned());
+    let mut dates: BTreeMap<(String, String), &str> = BTreeMap::new();
     for line in lines.iter().filter(|line| text(line, "profile") != "dev") {
-        let date = dates.entry((kind(line), text(line, "library"))).or_default();
+        let date = dates.entry((kind(line), name(line))).or_default();
         *date = (*date).max(text(line, "date"));
     }
-    let mut groups: BTreeMap<(String, String), Vec<&Line>> = BTreeMap::new();
+    let mut groups: BTreeMap<String, Vec<&Line>> = BTreeMap::new();
     for line in lines {
-        if dates.get(&(kind(line), text(line, "library"))) == Some(&text(line, "date")) {
-            groups.entry(group(line)).or_default().push(line);
+        if dates.get(&(kind(line), name(line))) == Some(&text(line, "date")) {
+            groups.entry(kind(line)).or_default().push(line);
         }
     }
     groups.into_values().collect()
@@ -115,7 +128,7 @@ fn table(out: &mut String, line: &Line, subjects: &[Subject]) {
         let (speeds, highest) = subject.speeds();
         let [a, b, c] = speeds.map(|qps| shown(qps, 0));
         let (build, bytes) = (shown(subject.build_s, 1), shown(subject.bytes_per_vector, 0));
-        let name = format!("{} {}", subject.library, subject.version);
+        let name = format!("{} {}", subject.name, subject.version);
         let processor = shown(speed_at(&subject.processor, RECALLS[2]), 0);
         let _ok = writeln!(out, "| {name} | {build} | {bytes} | {a} | {b} | {c} | {processor} | {highest:.4} |");
     }
@@ -184,10 +197,10 @@ fn draw(path: &Path, title: &str, subjects: &[Subject]) -> Outcome<()> {
         .draw()
         .map_err(|e| failed(&e))?;
     for (number, subject) in subjects.iter().enumerate() {
-        let colour = [RED, BLUE, GREEN, MAGENTA, CYAN][number % 5].stroke_width(2);
+        let colour = COLOURS[number % COLOURS.len()].stroke_width(2);
         let points = curve(subject);
         let line = LineSeries::new(points.clone(), colour);
-        let name = format!("{} {}", subject.library, subject.version);
+        let name = format!("{} {}", subject.name, subject.version);
         let legend = move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour);
         chart.draw_series(line).map_err(|e| failed(&e))?.label(name).legend(legend);
         chart
@@ -210,8 +223,12 @@ mod tests {
     use serde_json::json;
 
     fn line(library: &str, date: &str, ef: u64, recall: f64, qps: f64) -> Line {
+        stored("f32", library, date, ef, recall, qps)
+    }
+
+    fn stored(encoding: &str, library: &str, date: &str, ef: u64, recall: f64, qps: f64) -> Line {
         let line = json!({
-            "library": library, "version": "1", "encoding": "f32", "set": "images", "rows": 5, "dim": 2, "metric": "l2",
+            "library": library, "version": "1", "encoding": encoding, "set": "images", "rows": 5, "dim": 2, "metric": "l2",
             "m": 16, "ef_construction": 200, "date": date, "ef": ef, "recall": recall, "qps": qps
         });
         line.as_object().unwrap().clone()
@@ -232,8 +249,8 @@ mod tests {
         let to = folder.path().join("figures");
         report(&ReportOptions { records: Some(folder.path().to_owned()), to: Some(to.clone()) }).unwrap();
         let table = std::fs::read_to_string(to.join("ann.md")).unwrap();
-        assert!(table.contains("| kriyadb 1 | - | - | 3000 |") && !table.contains("7777"), "{table}");
-        assert!(table.contains("| hnswlib 1 | - | - | 1500 |"), "{table}");
+        assert!(table.contains("| kriyadb f32 1 | - | - | 3000 |") && !table.contains("7777"), "{table}");
+        assert!(table.contains("| hnswlib f32 1 | - | - | 1500 |"), "{table}");
         let svg = std::fs::read_to_string(to.join("ann-images.svg")).unwrap();
         assert!(svg.contains("kriyadb") && svg.contains("hnswlib") && svg.contains("</svg>"), "{svg}");
     }

@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use super::curve::{median, speed_at};
 use super::record::{Line, figure, per_width, text};
+use super::subjects::{self, OWN};
 
 /// The recalls at which subjects are compared.
 pub const RECALLS: [f64; 3] = [0.9, 0.95, 0.99];
 
 /// What is said of a subject in a table.
 pub struct Subject {
-    /// Its name.
-    pub library: String,
+    /// Its name and encoding.
+    pub name: String,
     /// Its version.
     pub version: String,
     /// Seconds that building took.
@@ -27,20 +30,19 @@ pub struct Subject {
 impl Subject {
     /// Every subject of some lines, in the order of their names, our own first.
     pub fn all(lines: &[&Line]) -> Vec<Subject> {
-        let mut by_name: BTreeMap<(bool, &str), Vec<&Line>> = BTreeMap::new();
+        let mut by_name: BTreeMap<(bool, String), Vec<&Line>> = BTreeMap::new();
         for line in lines {
-            let name = text(line, "library");
-            by_name.entry((name != super::OWN, name)).or_default().push(line);
+            by_name.entry((text(line, "library") != OWN, name(line))).or_default().push(line);
         }
         by_name.into_iter().map(|((_, name), lines)| Subject::of(name, &lines)).collect()
     }
 
-    fn of(name: &str, lines: &[&Line]) -> Subject {
+    fn of(name: String, lines: &[&Line]) -> Subject {
         let of = |what: &str| median(lines.iter().filter_map(|line| figure(line, what)).collect());
         let per = |what: &str| per_width(lines.iter().copied(), what);
         let (recall, qps, cpu_us) = (per("recall"), per("qps"), per("cpu_us"));
         Subject {
-            library: name.to_owned(),
+            name,
             version: lines.first().map(|line| text(line, "version").to_owned()).unwrap_or_default(),
             build_s: of("build_s"),
             bytes_per_vector: of("bytes_per_vector"),
@@ -55,18 +57,24 @@ impl Subject {
     }
 }
 
+/// A line's library and encoding.
+pub fn name(line: &Line) -> String {
+    let rerank = line.get("rerank").and_then(Value::as_bool).unwrap_or(false);
+    subjects::shown(text(line, "library"), text(line, "encoding"), rerank)
+}
+
 /// Prints a run.
 pub fn print(run: &[Line]) {
     let run: Vec<&Line> = run.iter().collect();
-    println!("\n             ef  recall       QPS   p50 us   p99 us  cpu us");
+    println!("\n                       ef  recall       QPS   p50 us   p99 us  cpu us");
     let subjects = Subject::all(&run);
     for subject in &subjects {
-        let of = || run.iter().copied().filter(|line| text(line, "library") == subject.library);
+        let of = || run.iter().copied().filter(|line| name(line) == subject.name);
         let [recall, qps, p50, p99, cpu] = ["recall", "qps", "p50_us", "p99_us", "cpu_us"].map(|f| per_width(of(), f));
         for (ef, recall) in recall {
             let at = |of: &BTreeMap<u64, f64>| of.get(&ef).copied().unwrap_or(f64::NAN);
             let (qps, p50, p99, cpu) = (at(&qps), at(&p50), at(&p99), at(&cpu));
-            println!("{:<9} {ef:>5}  {recall:.4} {qps:>9.0} {p50:>8.1} {p99:>8.1} {cpu:>7.1}", subject.library);
+            println!("{:<19} {ef:>5}  {recall:.4} {qps:>9.0} {p50:>8.1} {p99:>8.1} {cpu:>7.1}", subject.name);
         }
     }
     println!();
@@ -75,9 +83,11 @@ pub fn print(run: &[Line]) {
         let [a, b, c] = speeds.map(|qps| shown(qps, 0));
         let (build, bytes) = (shown(subject.build_s, 1), shown(subject.bytes_per_vector, 0));
         println!(
-            "{:<9} built in {build} s, {bytes} bytes a vector, QPS at recall 0.9 {a}, 0.95 {b}, 0.99 {c}, highest {highest:.4}",
-            subject.library
+            "{:<19} built in {build} s, {bytes} bytes a vector, QPS at recall 0.9 {a}, 0.95 {b}, 0.99 {c}, highest {highest:.4}",
+            subject.name
         );
+        let [a, b, c] = RECALLS.map(|recall| shown(speed_at(&subject.processor, recall), 0));
+        println!("{:<19} per second of processor time: {a}, {b}, {c}", "");
     });
 }
 

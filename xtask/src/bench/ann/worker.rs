@@ -10,19 +10,17 @@ use serde_json::{Map, Value};
 
 use super::input::Input;
 use super::peers::Peers;
+use super::subjects::{OWN, SCAN, Subject};
 use crate::failure::{Failure, Outcome};
 use crate::{places, progress};
-
-/// What this project's own subject is called.
-pub const OWN: &str = "kriyadb";
 
 /// Figures by name, as a process tells them.
 pub type Figures = Map<String, Value>;
 
 /// A running subject.
 pub struct Worker {
-    /// What is measured: `kriyadb`, or a peer.
-    pub library: String,
+    /// What is measured.
+    pub subject: Subject,
     /// Its version.
     pub version: String,
     process: Child,
@@ -37,12 +35,22 @@ impl Worker {
     ///
     /// # Errors
     /// If it cannot be started, or refuses the data (it says why on the standard error).
-    pub fn start(library: &str, own: &Path, peers: &Peers, input: &Input) -> Outcome<Worker> {
-        let answers = input.folder().join(format!("{library}.answers"));
-        let mut command = if library == OWN { Command::new(own) } else { peers.command(library) };
+    pub fn start(subject: Subject, own: &Path, peers: &Peers, input: &Input) -> Outcome<Worker> {
+        let (library, encoding) = (subject.library.as_str(), subject.encoding.name());
+        let answers = input.folder().join(format!("{library}-{encoding}.answers"));
+        let mut command = match library {
+            OWN | SCAN => Command::new(own),
+            _ => peers.command(),
+        };
+        command.arg(match library {
+            OWN => "graph",
+            SCAN => "scan",
+            peer => peer,
+        });
         command.args([input.base_file(), input.query_file()]);
         command.args([input.metric.name(), &input.m.to_string(), &input.ef_construction.to_string()]);
         command.arg(input.k.to_string()).arg(&answers).arg(input.filter_file().unwrap_or_else(|| "-".into()));
+        command.args([encoding, if subject.rerank { "f32" } else { "-" }]);
         // Threads of one that waits must not spin while another is measured.
         command.env("OMP_WAIT_POLICY", "passive").env("OPENBLAS_NUM_THREADS", "1");
         let shown = progress::display(&command);
@@ -52,8 +60,7 @@ impl Worker {
             return Err(Failure::new(format!("{shown}: no pipes to it")));
         };
         let from = BufReader::new(from);
-        let (library, version) = (library.to_owned(), String::new());
-        let mut worker = Worker { library, version, process, to, from, answers, k: input.k };
+        let mut worker = Worker { subject, version: String::new(), process, to, from, answers, k: input.k };
         let hello = worker.listen()?;
         worker.version = hello.get("version").and_then(Value::as_str).unwrap_or_default().to_owned();
         Ok(worker)
@@ -91,7 +98,7 @@ impl Worker {
             Ok(Value::Object(figures)) if read.is_ok() => Ok(figures),
             _ => Err(Failure::new(format!(
                 "{} gave up after {:?}; above it says why, if it knows",
-                self.library,
+                self.subject.library,
                 line.trim_end()
             ))),
         }
