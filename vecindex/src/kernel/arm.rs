@@ -1,6 +1,7 @@
 //! NEON: four floats at a time. Codes by `sdot` where the processor has it, else by widening products.
 
 use std::arch::aarch64::*;
+use std::arch::asm;
 
 use half::{bf16, f16};
 
@@ -8,6 +9,23 @@ use super::isa::{Bytes, Isa};
 
 struct Neon;
 struct DotProduct;
+
+/// `sum` plus the products of bytes with sign, four to a lane. Its intrinsic is not stable yet.
+///
+/// # Safety
+/// The processor has the instruction, and the caller is compiled for it: as [`Bytes`] of `DotProduct`.
+#[inline(always)]
+unsafe fn sdot(mut sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+    // SAFETY: one instruction over the registers that are named; it touches neither memory nor flags.
+    unsafe {
+        asm!(
+            "sdot {sum:v}.4s, {a:v}.16b, {b:v}.16b",
+            sum = inout(vreg) sum, a = in(vreg) a, b = in(vreg) b,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sum
+}
 
 // SAFETY of every block below: the trait's contract (the instructions exist, the elements are readable).
 #[allow(clippy::undocumented_unsafe_blocks)]
@@ -53,13 +71,16 @@ impl Isa for Neon {
     }
     #[inline(always)]
     unsafe fn load_f16(from: *const f16) -> float32x4_t {
-        // The bits are shifted into an f32's place and scaled: exact for all that is finite, subnormal ones too.
+        // Part of every aarch64; its intrinsic is not stable yet.
         unsafe {
-            let words = vmovl_u16(vld1_u16(from.cast()));
-            let sign = vshlq_n_u32::<16>(vandq_u32(words, vdupq_n_u32(0x8000)));
-            let rest = vshlq_n_u32::<13>(vandq_u32(words, vdupq_n_u32(0x7fff)));
-            let scaled = vmulq_f32(vreinterpretq_f32_u32(rest), vdupq_n_f32(f32::from_bits(0x7780_0000)));
-            vreinterpretq_f32_u32(vorrq_u32(vreinterpretq_u32_f32(scaled), sign))
+            let halves = vld1_u16(from.cast());
+            let floats: float32x4_t;
+            asm!(
+                "fcvtl {floats:v}.4s, {halves:v}.4h",
+                floats = lateout(vreg) floats, halves = in(vreg) halves,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+            floats
         }
     }
     #[inline(always)]
@@ -124,8 +145,8 @@ bytes!(
         unsafe {
             let codes = vreinterpretq_s8_u8(veorq_u8(unsigned, vdupq_n_u8(0x80)));
             let signed = vreinterpretq_s8_u8(signed);
-            let halves = vdotq_s32(vdupq_n_s32(0), vdupq_n_s8(64), signed);
-            vaddq_s32(vdotq_s32(sum, codes, signed), vaddq_s32(halves, halves))
+            let halves = sdot(vdupq_n_s32(0), vdupq_n_s8(64), signed);
+            vaddq_s32(sdot(sum, codes, signed), vaddq_s32(halves, halves))
         }
     }
 );

@@ -5,8 +5,8 @@
 //! per process: the best one the processor has, or the one that the environment variable `VECINDEX_ISA` names (`scalar`,
 //! `portable`, `avx2`, `avx512`, `avx512vnni`, `neon`, `neondot`).
 //!
-//! Sums of floats are accumulated in f32 lanes: the result is within `(d / lanes + log2 lanes) * 2^-24 * sum |x_i y_i|` of
-//! the true value. Different sets may differ in the last digits; one process uses one set only. Sums of bytes are exact.
+//! Sums of floats are accumulated in f32 lanes: the result is within `(d / lanes + log2 lanes + 5) * 2^-24 * sum |t_i|` of
+//! the true value, where `t_i` are the terms, `x_i y_i` or `(x_i - y_i)^2`. Different sets may differ in the last digits; one process uses one set only. Sums of bytes are exact.
 
 mod codes;
 mod element;
