@@ -62,18 +62,8 @@ impl Tree {
     /// graph may keep nodes out too, if its rows have no room for links; nothing else can go wrong.
     pub(crate) fn span(graph: &Graph, len: u32) -> Tree {
         let tree = Tree::new(graph.capacity(), graph.params().m);
-        tree.span_over(graph, vec![true; len.min(graph.capacity()) as usize]);
+        Spanning::new(graph, &tree, len).run();
         tree
-    }
-
-    /// As [`Tree::span`], of certain nodes, which no thread links meanwhile. What the tree was before is forgotten.
-    pub(crate) fn span_over(&self, graph: &Graph, nodes: Vec<bool>) {
-        for node in self.chunks.iter().filter_map(OnceLock::get).flatten() {
-            node.parent.store(0, Ordering::Relaxed);
-            node.children.store(0, Ordering::Relaxed);
-        }
-        self.root.store(0, Ordering::Relaxed);
-        Spanning::new(graph, self, nodes).run();
     }
 
     /// Makes the very first node the root.
@@ -134,8 +124,9 @@ struct Spanning<'a> {
 }
 
 impl<'a> Spanning<'a> {
-    fn new(graph: &'a Graph, tree: &'a Tree, mut nodes: Vec<bool>) -> Self {
-        let len = nodes.len() as u32;
+    fn new(graph: &'a Graph, tree: &'a Tree, len: u32) -> Self {
+        let len = len.min(graph.capacity());
+        let mut nodes = vec![true; len as usize];
         for id in 0..len {
             let named = graph.links(id, 0).iter().filter_map(|slot| twin_in(slot.load(Ordering::Relaxed)));
             named.filter(|twin| *twin < len).for_each(|twin| nodes[twin as usize] = false);

@@ -130,20 +130,11 @@ impl Writer {
         progress.finish(graph, id);
     }
 
-    /// Finishes nodes that were linked together, and counted: finds a spanning tree of them and all others that are linked, and
-    /// raises `linked`. The caller is alone.
-    pub(crate) fn finish_together(&self, graph: &Graph, nodes: &[u32]) {
+    /// Finishes nodes that were linked, and counted, already.
+    pub(crate) fn finish_together(&self, graph: &Graph, mut nodes: Vec<u32>) {
+        nodes.sort_unstable();
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        let linked = graph.linked();
-        let others = progress.ahead.iter().chain(nodes);
-        let end = others.clone().fold(linked, |end, id| end.max(id + 1));
-        let mut all = vec![false; end as usize];
-        all[..linked as usize].fill(true);
-        others.for_each(|id| all[*id as usize] = true);
-        self.tree.span_over(graph, all);
-        let mut sorted = nodes.to_vec();
-        sorted.sort_unstable();
-        sorted.into_iter().for_each(|id| progress.finish(graph, id));
+        nodes.into_iter().for_each(|id| progress.finish(graph, id));
     }
 }
 

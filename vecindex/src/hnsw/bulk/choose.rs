@@ -15,6 +15,8 @@ pub(super) struct Candidate {
     pub(super) key: Key,
     /// Of the node's last choice.
     pub(super) survivor: bool,
+    /// Kept in any case: an edge of the tree.
+    pub(super) certain: bool,
 }
 
 /// Memory of a choice.
@@ -81,15 +83,18 @@ impl<S: VectorStorage, D: VectorStorage> Build<'_, S, D> {
         if level == 0 {
             places.fill(candidates.iter().map(|candidate| candidate.key.id()));
         }
+        let mut reserved = candidates.iter().filter(|candidate| candidate.certain).count();
         for (at, candidate) in candidates.iter().enumerate() {
-            if hidden[at] {
+            if candidate.certain {
+                reserved -= 1;
+            } else if hidden[at] || kept.len() + reserved >= max {
                 continue;
             }
             let (id, distance) = (candidate.key.id(), candidate.key.distance());
             let hides = |(key, survivor): (&Key, &bool)| {
                 !(*survivor && candidate.survivor) && self.storage.distance_between(id, key.id()) < distance
             };
-            if kept.iter().zip(survived.iter()).any(hides) {
+            if !candidate.certain && kept.iter().zip(survived.iter()).any(hides) {
                 continue;
             }
             kept.push(candidate.key);
@@ -113,8 +118,9 @@ impl<S: VectorStorage, D: VectorStorage> Build<'_, S, D> {
     /// Adds the items to the rows of what they have chosen on a level, which are full sometimes and choose anew then.
     pub(super) fn link_back(&self, items: &[Item], level: u32) {
         let back = |item: &Item| -> Vec<(u32, Key)> {
-            let chosen = item.near.get(level as usize).filter(|_| level <= item.low);
-            chosen.into_iter().flatten().map(|key| (key.id(), Key::new(key.distance(), item.id))).collect()
+            let chosen = item.chosen.get(level as usize).filter(|_| level <= item.low);
+            let keys = chosen.into_iter().flat_map(|chosen| &chosen.keys);
+            keys.map(|key| (key.id(), Key::new(key.distance(), item.id))).collect()
         };
         let mut links: Vec<(u32, Key)> = items.par_iter().flat_map_iter(back).collect();
         links.par_sort_unstable();
@@ -148,9 +154,11 @@ impl<S: VectorStorage, D: VectorStorage> Build<'_, S, D> {
         let unknown = group.links.iter_mut().filter(|(_, distance)| distance.is_nan());
         unknown.zip(distances).for_each(|((_, to), distance)| *to = *distance);
         choice.candidates.clear();
+        let edge = self.tree.edges_of(node);
         choice.candidates.extend(group.links.iter().enumerate().map(|(at, (there, distance))| Candidate {
             key: Key::new(*distance, *there),
             survivor: at < group.survivors,
+            certain: level == 0 && edge(*there),
         }));
         choice.candidates.sort_unstable();
         self.choose(level, room, choice);

@@ -13,7 +13,7 @@
 //! * **Rows of one batch** do not meet in the graph. They are compared if both have found the same node near (`mates`). The very
 //!   first batch is compared each with each.
 //! * **Distances** of links are kept beside them (`rows`), and whoever survived a choice together is not compared again.
-//! * **The spanning tree** (`tree`) is found among the links at the end, and twins are hung up then.
+//! * **The spanning tree** (`tree`) grows row by row between looking and writing. Twins are hung up at the end.
 //!
 //! Searches of other threads and processes go on meanwhile and find the rows exactly, as pending ones.
 //!
@@ -33,6 +33,7 @@ use rayon::prelude::*;
 use self::rows::Rows;
 use self::search::Context;
 use super::queue::Key;
+use super::tree::Tree;
 use super::writer::Writer;
 use super::{BuildContext, Hnsw, insert};
 use crate::storage::VectorStorage;
@@ -52,10 +53,18 @@ struct Item {
     /// Nodes on its way down, highest first.
     path: [u32; 3],
     start: Option<Key>,
-    /// Per level: what was found, then what is chosen of it; nearest first.
+    /// Per level: what was found, nearest first.
     near: Vec<Vec<Key>>,
-    /// Per level: whether each two of the chosen are farther from each other than from the row.
-    sure: Vec<bool>,
+    /// Per level: what is chosen of it.
+    chosen: Vec<Chosen>,
+}
+
+#[derive(Debug, Default)]
+struct Chosen {
+    /// Nearest first, but for the parent in the tree, which may come last.
+    keys: Vec<Key>,
+    /// The first so many are each nearer to the row than to each other.
+    survivors: usize,
 }
 
 /// Links rows that the caller has claimed, while nobody else links. Once `go_on` says no, the rest is given back.
@@ -75,9 +84,10 @@ pub(super) fn link<S: VectorStorage>(
         }
     }
     order.par_sort_unstable_by_key(|id| (Reverse(hnsw.graph.level(*id)), hnsw.params().draw(*id), *id));
-    let linked = Build::new(hnsw, storage).run(writer, &order, go_on);
+    let linked = Build::new(hnsw, writer, storage).run(writer, &order, go_on);
     order[linked..].iter().for_each(|id| writer.give_back(*id));
-    writer.finish_together(&hnsw.graph, &order[..linked]);
+    order.truncate(linked);
+    writer.finish_together(&hnsw.graph, order);
     let mut context = BuildContext::default();
     for (id, first) in twins {
         if go_on() {
@@ -96,13 +106,14 @@ struct Build<'a, S: VectorStorage, D: VectorStorage> {
     rows: Rows<'a>,
     /// All ids are below this.
     end: u32,
+    tree: &'a Tree,
     contexts: Mutex<Vec<Context<D>>>,
 }
 
 impl<'a, S: VectorStorage, D: VectorStorage> Build<'a, S, D> {
-    fn new(hnsw: &'a Hnsw<S>, storage: &'a D) -> Self {
-        let end = hnsw.len();
-        Build { hnsw, storage, rows: Rows::new(&hnsw.graph, end), end, contexts: Mutex::default() }
+    fn new(hnsw: &'a Hnsw<S>, writer: &'a Writer, storage: &'a D) -> Self {
+        let (end, tree) = (hnsw.len(), &writer.tree);
+        Build { hnsw, storage, rows: Rows::new(&hnsw.graph, end), end, tree, contexts: Mutex::default() }
     }
 
     /// Runs `work` on each item, on all threads, with a thread's own memory.
@@ -115,6 +126,7 @@ impl<'a, S: VectorStorage, D: VectorStorage> Build<'a, S, D> {
         let mut linked = 0;
         let before = writer.progress() as usize;
         let mut items: Vec<Item> = Vec::new();
+        let mut room = 0;
         let most = BATCH.max((before + order.len()) / SHARE);
         while linked < order.len() && go_on() {
             let empty = self.hnsw.graph.entry().is_none();
@@ -126,7 +138,7 @@ impl<'a, S: VectorStorage, D: VectorStorage> Build<'a, S, D> {
             } else if !self.look(batch, &mut items, go_on) {
                 break;
             }
-            self.write(&mut items);
+            self.write(&mut items, &mut room);
             // The first of a batch is on the highest level of it.
             let level = self.hnsw.graph.level(batch[0]);
             if self.hnsw.graph.entry().is_none_or(|(top, _)| level > top) {
@@ -166,29 +178,51 @@ impl<'a, S: VectorStorage, D: VectorStorage> Build<'a, S, D> {
     }
 
     /// Chooses among what the items have found, and writes their links and those back to them.
-    fn write(&self, items: &mut [Item]) {
+    fn write(&self, items: &mut [Item], room: &mut u32) {
         let m = self.hnsw.params().m;
         self.each(items, |item, cx| {
-            item.sure.clear();
-            for (level, near) in item.near.iter_mut().enumerate().take(item.low as usize + 1) {
-                let own = |key: &Key| choose::Candidate { key: *key, survivor: false };
+            item.chosen.resize_with(item.chosen.len().max(item.low as usize + 1), Chosen::default);
+            for (level, (near, chosen)) in item.near.iter().zip(&mut item.chosen).enumerate() {
+                let own = |key: &Key| choose::Candidate { key: *key, survivor: false, certain: false };
                 cx.choice.candidates.clear();
                 cx.choice.candidates.extend(near.iter().map(own));
-                item.sure.push(self.choose(level as u32, m, &mut cx.choice));
-                near.clear();
-                near.extend_from_slice(&cx.choice.kept);
+                let compared = self.choose(level as u32, m, &mut cx.choice);
+                chosen.keys.clear();
+                chosen.keys.extend_from_slice(&cx.choice.kept);
+                chosen.survivors = if compared { chosen.keys.len() } else { 0 };
             }
         });
+        items.iter_mut().for_each(|item| self.attach(item, room));
         let top = items.iter().map(|item| item.low).max().unwrap_or(0);
         for level in 0..=top {
             items.par_iter().filter(|item| level <= item.low).for_each(|item| {
-                let (near, sure) = (&item.near[level as usize], item.sure[level as usize]);
-                let links = near.iter().map(|key| (key.id(), key.distance()));
-                self.rows.write(item.id, level, links, if sure { near.len() } else { 0 });
+                let chosen = &item.chosen[level as usize];
+                let links = chosen.keys.iter().map(|key| (key.id(), key.distance()));
+                self.rows.write(item.id, level, links, chosen.survivors);
             });
         }
         for level in 0..=top {
             self.link_back(items, level);
+        }
+    }
+
+    /// Gives an item a parent: the nearest that has room for a child. `room` is where to look for one if no near one has.
+    fn attach(&self, item: &mut Item, room: &mut u32) {
+        let chosen = &mut item.chosen[0].keys;
+        let near = chosen.iter().chain(&item.near[0]);
+        let parent = near.copied().find(|key| self.tree.takes(key.id())).or_else(|| {
+            let turn = (0..self.end).map(|step| (*room + step) % self.end).find(|id| self.tree.takes(*id))?;
+            *room = turn;
+            Some(Key::new(self.storage.distance_between(turn, item.id), turn))
+        });
+        match parent {
+            Some(parent) => {
+                self.tree.attach(item.id, parent.id());
+                if !chosen.contains(&parent) {
+                    chosen.push(parent);
+                }
+            }
+            None => self.tree.plant(item.id),
         }
     }
 }
