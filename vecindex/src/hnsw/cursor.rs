@@ -19,7 +19,7 @@ use std::fmt;
 
 use super::Hnsw;
 use super::queue::{Key, Pool};
-use super::search::{Batch, descend, search_level};
+use super::search::{Batch, descend, search_level, walk};
 use super::visited::Visited;
 use crate::error::SearchError;
 use crate::flat::{compare, compare_range};
@@ -55,6 +55,8 @@ pub struct SearchCursor<S: VectorStorage = F32Rows> {
     upcoming: Option<Key>,
     /// Rows of the pool that were handed out.
     returned: usize,
+    /// What the first round met, in no order, the pool included.
+    met: Vec<Key>,
     /// Met, but neither returned nor in the pool: the newest in no order, the others as a heap.
     kept: Vec<Reverse<Key>>,
     heap: BinaryHeap<Reverse<Key>>,
@@ -95,6 +97,7 @@ impl<S: VectorStorage> Default for SearchCursor<S> {
             twin: None,
             upcoming: None,
             returned: 0,
+            met: Vec::new(),
             kept: Vec::new(),
             heap: BinaryHeap::new(),
             pending: Vec::new(),
@@ -115,6 +118,7 @@ impl<S: VectorStorage> SearchCursor<S> {
         self.pool.reset(0);
         (self.position, self.ready, self.returned) = (0, 0, 0);
         (self.twin, self.upcoming) = (None, None);
+        self.met.clear();
         self.kept.clear();
         self.heap.clear();
         self.pending.clear();
@@ -204,11 +208,25 @@ impl<S: VectorStorage> SearchCursor<S> {
         self.visited.grow(hnsw.len());
         self.visited.insert(nearest.id());
         self.pool.insert(nearest);
-        self.run(hnsw);
+        self.met.push(nearest);
+        let SearchCursor { query, visited, pool, batch, met, .. } = self;
+        walk(hnsw, query, 0, visited, pool, batch, |keys, pool| {
+            met.extend_from_slice(keys);
+            pool.insert_all(keys);
+        });
         self.ready = self.pool.keys().len();
     }
 
+    /// What the first round met and did not keep in the pool.
+    fn recall(&mut self) {
+        let mut inside: Vec<u32> = self.pool.keys().iter().map(|key| key.id()).collect();
+        inside.sort_unstable();
+        let outside = self.met.drain(..).filter(|key| inside.binary_search(&key.id()).is_err());
+        self.kept.extend(outside.map(Reverse));
+    }
+
     fn resume(&mut self, hnsw: &Hnsw<S>) {
+        self.recall();
         self.returned += self.position;
         self.kept.extend(self.pool.keys().iter().skip(self.position).map(|key| Reverse(*key)));
         self.position = 0;

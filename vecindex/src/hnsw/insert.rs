@@ -206,7 +206,7 @@ fn prune<S: VectorStorage>(
     hnsw.storage.prepare_row(node, query);
     batch.collect(hnsw, node, level, hnsw.len());
     candidates.clear();
-    candidates.extend(batch.compare(&hnsw.storage, query));
+    candidates.extend_from_slice(batch.compare(&hnsw.storage, query));
     // A twin's slot is not a link's.
     let room = candidates.len().saturating_sub(usize::from(added.is_none()));
     candidates.extend(added.map(|(key, _)| key));

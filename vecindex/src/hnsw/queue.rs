@@ -67,23 +67,42 @@ impl Pool {
         &self.keys
     }
 
-    /// Whether a key would enter the pool now.
+    /// A key must be below this to enter the pool now.
     #[inline]
-    pub(crate) fn admits(&self, key: Key) -> bool {
-        self.keys.len() < self.capacity || self.keys.last().is_some_and(|last| key < *last)
+    fn limit(&self) -> Key {
+        if self.keys.len() < self.capacity { Key(u64::MAX) } else { self.keys[self.capacity - 1] }
     }
 
     /// Inserts a key of an id that is not in the pool; returns what fell out for it, the key itself if it is too far.
     #[inline]
     pub(crate) fn insert(&mut self, key: Key) -> Option<Key> {
-        if !self.admits(key) {
+        if key >= self.limit() {
             return Some(key);
         }
         let out = if self.keys.len() == self.capacity { self.keys.pop() } else { None };
+        self.put(key);
+        out
+    }
+
+    /// Inserts keys of ids that are not in the pool; what falls out is forgotten.
+    #[inline]
+    pub(crate) fn insert_all(&mut self, keys: &[Key]) {
+        let mut limit = self.limit();
+        for key in keys {
+            if *key < limit {
+                if self.keys.len() == self.capacity {
+                    self.keys.pop();
+                }
+                self.put(*key);
+                limit = self.limit();
+            }
+        }
+    }
+
+    fn put(&mut self, key: Key) {
         let at = self.keys.partition_point(|k| *k < key);
         self.keys.insert(at, key);
         self.next = self.next.min(at);
-        out
     }
 
     /// Marks the nearest unexpanded key as expanded and returns it.

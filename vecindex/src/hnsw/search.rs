@@ -15,19 +15,17 @@ use crate::storage::VectorStorage;
 pub(crate) struct Batch {
     ids: Vec<u32>,
     distances: Vec<f32>,
+    keys: Vec<Key>,
 }
 
 impl Batch {
-    /// Compares the collected ids with the query; the keys follow in the order of the ids.
-    pub(crate) fn compare<'a, S: VectorStorage>(
-        &'a mut self,
-        storage: &S,
-        query: &S::Query,
-    ) -> impl Iterator<Item = Key> + use<'a, S> {
-        self.distances.clear();
+    /// Compares the collected ids with the query; the keys are in the order of the ids.
+    pub(crate) fn compare<S: VectorStorage>(&mut self, storage: &S, query: &S::Query) -> &[Key] {
         self.distances.resize(self.ids.len(), 0.0);
         storage.distances(query, &self.ids, &mut self.distances);
-        self.ids.iter().zip(&self.distances).map(|(id, d)| Key::new(*d, *id))
+        self.keys.clear();
+        self.keys.extend(self.ids.iter().zip(&self.distances).map(|(id, d)| Key::new(*d, *id)));
+        &self.keys
     }
 
     /// Collects a node's neighbours below `len`, whether met before or not.
@@ -42,10 +40,6 @@ impl Batch {
     pub(crate) fn only(&mut self, id: u32) {
         self.ids.clear();
         self.ids.push(id);
-    }
-
-    fn retain_new(&mut self, visited: &mut Visited) {
-        self.ids.retain(|id| visited.insert(*id));
     }
 }
 
@@ -63,13 +57,13 @@ pub(crate) fn descend<S: VectorStorage>(
         return None;
     }
     batch.only(id);
-    let mut best = batch.compare(&hnsw.storage, query).next()?;
+    let mut best = batch.compare(&hnsw.storage, query).first().copied()?;
     for level in (to + 1..=top).rev() {
         loop {
             batch.collect(hnsw, best.id(), level, hnsw.len());
-            let nearest = batch.compare(&hnsw.storage, query).min();
+            let nearest = batch.compare(&hnsw.storage, query).iter().min();
             match nearest {
-                Some(nearest) if nearest < best => best = nearest,
+                Some(nearest) if *nearest < best => best = *nearest,
                 _ => break,
             }
         }
@@ -88,20 +82,37 @@ pub(crate) fn search_level<S: VectorStorage>(
     batch: &mut Batch,
     mut discard: impl FnMut(Key),
 ) {
+    walk(hnsw, query, level, visited, pool, batch, |keys, pool| {
+        keys.iter().filter_map(|key| pool.insert(*key)).for_each(&mut discard);
+    });
+}
+
+/// Expands the pool's nearest unexpanded node until there is none. `take` puts what each meets into the pool.
+#[inline]
+pub(crate) fn walk<S: VectorStorage>(
+    hnsw: &Hnsw<S>,
+    query: &S::Query,
+    level: u32,
+    visited: &mut Visited,
+    pool: &mut Pool,
+    batch: &mut Batch,
+    mut take: impl FnMut(&[Key], &mut Pool),
+) {
     while let Some(node) = pool.expand() {
         let len = hnsw.len();
         visited.grow(len);
-        batch.collect(hnsw, node.id(), level, len);
-        batch.retain_new(visited);
+        batch.ids.clear();
+        visited.insert_links(hnsw.graph.links(node.id(), level), len, &mut batch.ids);
+        let next = pool.upcoming().filter(|_| level == 0);
+        next.inspect(|next| hnsw.graph.prefetch(next.id()));
+        let keys = batch.compare(&hnsw.storage, query);
+        // Which of the two comes next is known before the pool is in order.
         if level == 0
-            && let Some(next) = pool.upcoming()
+            && let Some(nearest) = keys.iter().min()
+            && next.is_none_or(|next| *nearest < next)
         {
-            hnsw.graph.prefetch(next.id());
+            hnsw.graph.prefetch(nearest.id());
         }
-        for key in batch.compare(&hnsw.storage, query) {
-            if let Some(out) = pool.insert(key) {
-                discard(out);
-            }
-        }
+        take(keys, pool);
     }
 }

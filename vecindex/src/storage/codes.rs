@@ -5,7 +5,7 @@
 //! else rows that agree in everything would seem apart. Under cosine the scale makes the decoded row's length one.
 
 use super::encoding::{Base, Encoding, Row, scaled};
-use crate::kernel::Kernels;
+use crate::kernel::{Kernels, prefetch_line};
 use crate::metric::Metric;
 
 /// Ids whose products are computed in one call.
@@ -41,6 +41,13 @@ pub struct CodeQuery {
 #[repr(align(64))]
 struct Line([i8; 64]);
 
+/// The nearest integer, the even one of two, for numbers up to 2^51: without fraction is what is as large as this.
+#[inline]
+fn round(x: f64) -> f64 {
+    const LARGE: f64 = (3u64 << 51) as f64;
+    (x + LARGE) - LARGE
+}
+
 /// The codes of a row and what is known of it.
 fn quantise(metric: Metric, raw: &[f32], norm: f32, scale: f64, mut each: impl FnMut(usize, i8)) -> CodeSide {
     let largest = raw.iter().fold(0.0f32, |max, x| max.max(scaled(*x, scale).abs()));
@@ -52,7 +59,7 @@ fn quantise(metric: Metric, raw: &[f32], norm: f32, scale: f64, mut each: impl F
     };
     let (mut sum, mut square) = (0i32, 0i64);
     for (at, x) in raw.iter().enumerate() {
-        let code = (f64::from(*x) * scale * up).round_ties_even() as i8;
+        let code = round(f64::from(*x) * scale * up) as i8;
         each(at, code);
         sum += i32::from(code);
         square += i64::from(code).pow(2);
@@ -132,6 +139,8 @@ impl Encoding for I8 {
         let mut products = [0; BATCH];
         let shift = query.side.sum.wrapping_mul(128);
         for (ids, out) in ids.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
+            // They are there by the time the products are.
+            ids.iter().for_each(|id| prefetch_line(base.sides.wrapping_add(*id as usize).cast()));
             let products = &mut products[..ids.len()];
             // SAFETY: the caller's promise; strides are multiples of 64 and MAX_DIM bounds them.
             unsafe {
