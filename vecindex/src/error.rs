@@ -277,6 +277,15 @@ pub enum PushError {
     },
     /// The system has no memory for the row.
     Memory(io::Error),
+    /// The bytes of an encoded row are too few or too many.
+    Encoded {
+        /// How many they are.
+        got: usize,
+        /// Bytes of an encoded row.
+        expected: usize,
+    },
+    /// The storage keeps its rows elsewhere as well, and that place did not take this one.
+    Log(Box<dyn Error + Send + Sync>),
 }
 
 impl fmt::Display for PushError {
@@ -289,6 +298,10 @@ impl fmt::Display for PushError {
                 write!(f, "the row was stored as {got}, expected {expected}: rows were appended beside the index")
             }
             PushError::Memory(e) => write!(f, "no memory for another row: {e}"),
+            PushError::Encoded { got, expected } => {
+                write!(f, "the encoded row has {got} bytes, expected {expected}")
+            }
+            PushError::Log(e) => write!(f, "the row was not logged: {e}"),
         }
     }
 }
@@ -298,6 +311,7 @@ impl Error for PushError {
         match self {
             PushError::Vector(e) => Some(e),
             PushError::Memory(e) => Some(e),
+            PushError::Log(e) => Some(e.as_ref()),
             _ => None,
         }
     }

@@ -60,4 +60,4 @@ pub use hnsw::{BuildContext, Graph, Hnsw, HnswParams, NO_LABEL, OrderError, Sear
 pub use kernel::{cosine_distance, dot, l2_squared};
 pub use metric::{Metric, Neighbour};
 pub use sealed::{Sealed, seal, verify};
-pub use storage::{AppendVectors, Bf16, Encoding, F16, F32, F32Rows, I8, Rerank, Rows, VectorStorage};
+pub use storage::{AppendVectors, Bf16, ElementType, Encoding, F16, F32, F32Rows, I8, Rerank, Rows, VectorStorage};

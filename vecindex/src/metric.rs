@@ -26,7 +26,8 @@ impl Metric {
         }
     }
 
-    pub(crate) fn code(self) -> u32 {
+    /// The number that stands for it in files.
+    pub fn code(self) -> u32 {
         match self {
             Metric::L2 => 1,
             Metric::Cosine => 2,
@@ -34,7 +35,8 @@ impl Metric {
         }
     }
 
-    pub(crate) fn from_code(code: u32) -> Option<Metric> {
+    /// The metric that a number stands for.
+    pub fn from_code(code: u32) -> Option<Metric> {
         [Metric::L2, Metric::Cosine, Metric::InnerProduct].into_iter().find(|m| m.code() == code)
     }
 }

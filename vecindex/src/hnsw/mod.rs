@@ -20,6 +20,7 @@ mod cursor;
 mod graph;
 mod insert;
 mod order;
+mod over;
 mod prune;
 mod queue;
 mod search;
@@ -117,7 +118,7 @@ pub struct Hnsw<S: VectorStorage = F32Rows> {
 }
 
 impl<S: VectorStorage> Hnsw<S> {
-    /// Joins rows and graph, both new, both opened, or both sealed.
+    /// Joins rows and graph, both new, both opened, or both sealed. See [`Hnsw::over`] for a new graph over rows that are there.
     ///
     /// # Errors
     /// `Mismatch` if more rows are linked than there are, or the rows have more than the graph can hold.

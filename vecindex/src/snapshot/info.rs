@@ -1,48 +1,9 @@
 //! What a file holds, for those who do not know.
 
-use std::fmt;
-
 use crate::error::SearchError;
 use crate::hnsw::{Hnsw, HnswParams, SearchCursor};
 use crate::metric::{Metric, Neighbour};
-use crate::storage::{Bf16, Encoding, F16, F32, I8, Rows};
-
-/// How rows are encoded, as a value: there is one for each [`Encoding`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ElementType {
-    /// [`F32`].
-    F32,
-    /// [`F16`].
-    F16,
-    /// [`Bf16`].
-    Bf16,
-    /// [`I8`].
-    I8,
-}
-
-impl ElementType {
-    pub(super) fn from_code(code: u32) -> Option<ElementType> {
-        match code {
-            F32::CODE => Some(ElementType::F32),
-            F16::CODE => Some(ElementType::F16),
-            Bf16::CODE => Some(ElementType::Bf16),
-            I8::CODE => Some(ElementType::I8),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for ElementType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            ElementType::F32 => "f32",
-            ElementType::F16 => "f16",
-            ElementType::Bf16 => "bf16",
-            ElementType::I8 => "i8",
-        })
-    }
-}
+use crate::storage::{Bf16, ElementType, F16, F32, I8, Rows};
 
 /// What the headers of a snapshot say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -45,7 +45,7 @@ mod open;
 mod save;
 
 pub use error::SnapshotError;
-pub use info::{AnyIndex, ElementType, Info};
+pub use info::{AnyIndex, Info};
 pub use open::{Snapshot, open, verify};
 pub use save::{save, save_with_exact, write};
 

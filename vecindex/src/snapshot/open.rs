@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use kriya_region::Region;
 
-use super::{AnyIndex, ENTRY, ElementType, Info, Kind, PAGE, SnapshotError};
+use super::{AnyIndex, ENTRY, Info, Kind, PAGE, SnapshotError};
 use crate::error::OpenError;
 use crate::format::{self, FILE_MAGIC, Fields, HEADER, SEALED, VERSION, at};
 use crate::hnsw::{Graph, Hnsw};
-use crate::storage::{Bf16, Encoding, F16, F32, F32Rows, I8, Rows, VectorStorage};
+use crate::storage::{Bf16, ElementType, Encoding, F16, F32, F32Rows, I8, Rows, VectorStorage};
 
 const WHAT: &str = "snapshot";
 

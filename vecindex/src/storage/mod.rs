@@ -5,12 +5,14 @@
 
 #[allow(unsafe_code)] // kernels are called
 mod codes;
+mod element;
 #[allow(unsafe_code)] // kernels are called
 mod encoding;
 #[allow(unsafe_code)] // rows are raw memory
 mod rows;
 
 pub use codes::I8;
+pub use element::ElementType;
 pub use encoding::{Bf16, Encoding, F16, F32};
 pub use rows::{F32Rows, Rows};
 

@@ -9,6 +9,8 @@
 //! * `stride * capacity` was checked against the region once; every access is below `capacity`.
 //! * Only the value made by `create` appends, under its lock; whoever `open`s reads.
 
+mod encoded;
+
 use std::marker::PhantomData;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -330,12 +332,7 @@ impl<E: Encoding> AppendVectors for Rows<E> {
         let Some(appender) = &self.appender else { return Err(PushError::ReadOnly) };
         let _one = appender.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(start) = self.region.as_mut_ptr() else { return Err(PushError::ReadOnly) };
-        let norm = self.measure(raw)?;
-        if self.metric == Metric::Cosine && norm < f32::MIN_POSITIVE {
-            return Err(PushError::Vector(VectorError::Zero));
-        }
-        let scale = self.scale(norm);
-        encoding::check::<E>(raw, scale)?;
+        let scale = self.check(raw)?;
         let id = self.len();
         if id >= self.capacity {
             return Err(PushError::Full { capacity: self.capacity });
@@ -347,7 +344,7 @@ impl<E: Encoding> AppendVectors for Rows<E> {
         unsafe {
             let stride = self.layout.stride / size_of::<E::Element>();
             let row = std::slice::from_raw_parts_mut(start.add(offset).cast::<E::Element>(), stride);
-            let side = E::encode(self.metric, raw, norm, scale, row);
+            let side = E::encode(self.metric, raw, scale.norm, scale.by, row);
             start.add(self.layout.sides).cast::<E::Side>().add(id as usize).write(side);
         }
         self.fields.word(at::LEN).store(id + 1, Ordering::Release);

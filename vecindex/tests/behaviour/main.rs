@@ -11,6 +11,7 @@ mod old_files;
 mod recall_on_real_data;
 mod refusals_are_typed;
 mod rows_in_another_order;
+mod rows_that_come_from_elsewhere;
 mod saved_in_one_file;
 mod sealed_files;
 mod search_resumes_until_everything_came_out;

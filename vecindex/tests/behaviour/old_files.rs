@@ -4,8 +4,8 @@
 
 use std::path::PathBuf;
 
-use vecindex::snapshot::{ElementType, Snapshot};
-use vecindex::{Bf16, Encoding, F16, F32, I8, Metric, Rerank, SearchCursor, VectorStorage, snapshot};
+use vecindex::snapshot::Snapshot;
+use vecindex::{Bf16, ElementType, Encoding, F16, F32, I8, Metric, Rerank, SearchCursor, VectorStorage, snapshot};
 
 use crate::data::distance;
 use crate::fixture::{DIM, PARAMS, ROWS, label, row};

@@ -7,8 +7,10 @@ use std::process::Command;
 use std::sync::Arc;
 
 use kriya_region::Region;
-use vecindex::snapshot::{self, AnyIndex, ElementType, Snapshot, SnapshotError};
-use vecindex::{Bf16, Encoding, F16, F32, F32Rows, Hnsw, I8, Metric, OpenError, Rerank, Rows, SealError, SearchCursor};
+use vecindex::snapshot::{self, AnyIndex, Snapshot, SnapshotError};
+use vecindex::{
+    Bf16, ElementType, Encoding, F16, F32, F32Rows, Hnsw, I8, Metric, OpenError, Rerank, Rows, SealError, SearchCursor,
+};
 
 use crate::data::{empty, index, label, params, random};
 use crate::encodings::{index_of, stored};
