@@ -46,6 +46,8 @@ mod place;
 mod s3;
 mod sstable;
 mod store;
+#[cfg(feature = "vectors")]
+pub mod vectors;
 mod view;
 mod wal;
 
