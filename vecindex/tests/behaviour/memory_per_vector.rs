@@ -47,6 +47,13 @@ fn a_row_and_its_links_take_what_is_promised() {
 #[test]
 fn labels_towers_and_upper_links_take_what_the_readme_says() {
     let (level0, rest) = graph();
+    let all = |rows: f64| (rows + level0 + rest).round();
+    let rows = [
+        each(|capacity| Rows::<F32>::bytes_needed(384, capacity)),
+        each(|capacity| Rows::<F16>::bytes_needed(384, capacity)),
+        each(|capacity| Rows::<I8>::bytes_needed(384, capacity)),
+    ];
+    assert_eq!(rows.map(all), [1693.0, 925.0, 553.0]);
     // 16 for a label, 4 for a tower, and 1.25 times 1/15 rows of 16 links of 4 bytes.
     assert_eq!(level0, 128.0);
     assert!((rest - (16.0 + 4.0 + 1.25 * 64.0 / 15.0)).abs() < 0.01, "{rest}");

@@ -21,7 +21,11 @@ pub fn crates(tally: &mut Tally) -> Outcome<()> {
     let testkit = ["test", "--no-fail-fast", "--package", "kriya-testkit", "--lib", "--bins", "--test", "objects"];
     run(tally, places::cargo().args(testkit), "testkit")?;
     let s3 = ["test", "--no-fail-fast", "--package", "lsmstore", "--features", "s3", "--lib"];
-    run(tally, places::cargo().args(s3), "s3")
+    run(tally, places::cargo().args(s3), "s3")?;
+    let vectors = ["test", "--no-fail-fast", "--package", "lsmstore", "--features", "vectors", "--test", "vectors"];
+    run(tally, places::cargo().args(vectors), "vectors")?;
+    let example = ["test", "--package", "lsmstore", "--features", "vectors", "--doc", "vectors"];
+    run(tally, places::cargo().args(example), "vectors-doc")
 }
 
 /// The tests that need a server with the extension: restart, kill, sessions side by side. `name` is the log's.

@@ -3,6 +3,7 @@
 //! Nothing passes silently: a part that cannot run counts as a failure, one that is left out is skipped by name. A part
 //! whose tool fails without a failing test (it did not compile, say) is a failure too.
 
+mod alone;
 mod cargo_tests;
 mod end_to_end;
 mod licences;
@@ -30,7 +31,7 @@ pub struct Options {
     /// Major version of PostgreSQL, for all parts that need one [default: 17, and 15 beside it]
     #[arg(long = "pg", value_name = "N", value_parser = clap::value_parser!(u32).range(13..=18))]
     major: Option<u32>,
-    /// Only this part (may be repeated): format, lints, licences, crates, sets, ann, glue, sql, server, sql-15, server-15,
+    /// Only this part (may be repeated): format, lints, licences, crates, alone, sets, ann, glue, sql, server, sql-15, server-15,
     /// packages, bench, fashion-mnist, moto
     #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(PARTS.map(|p| p.name)))]
     only: Vec<String>,
@@ -77,11 +78,12 @@ enum Run {
 const MAJOR: u32 = 17;
 const OTHER: u32 = 15;
 
-const PARTS: [Part; 15] = [
+const PARTS: [Part; 16] = [
     Part { name: "format", when: When::Always, run: Run::Plain(lint::format) },
     Part { name: "lints", when: When::Always, run: Run::Plain(lint::clippy) },
     Part { name: "licences", when: When::Always, run: Run::Plain(licences::check) },
     Part { name: "crates", when: When::Always, run: Run::Plain(cargo_tests::crates) },
+    Part { name: "alone", when: When::Always, run: Run::Plain(alone::readme) },
     Part { name: "sets", when: When::NotQuick, run: Run::WithSets(vectors::sets) },
     Part { name: "ann", when: When::Always, run: Run::Plain(vectors::ann) },
     Part { name: "glue", when: When::Always, run: Run::WithPostgres(|tally, pg, _| lint::glue(tally, pg)) },
