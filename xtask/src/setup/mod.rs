@@ -3,7 +3,7 @@
 //! What is there is taken; what is missing is installed where we know how (Debian and its kin, as root) and named
 //! otherwise. Done again it finds everything in place and says so in a moment. Two setups at once wait for each other.
 
-mod apt;
+pub mod apt;
 mod clang;
 pub mod source;
 

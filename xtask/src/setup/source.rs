@@ -124,34 +124,58 @@ pub fn remove(path: &Path) -> Outcome<()> {
 /// # Errors
 /// What apt said.
 pub fn download(log: &Log, aside: &Path, mirror: &str, release: &str, package: &str) -> Outcome<PathBuf> {
-    let (list, lists) = (aside.join("sources.list"), aside.join("lists"));
-    let keyring = Path::new("/usr/share/keyrings/debian-archive-keyring.gpg");
-    let signed = if keyring.is_file() { format!("[signed-by={}] ", keyring.display()) } else { String::new() };
-    std::fs::create_dir_all(lists.join("partial")).map_err(Failure::doing("making", &lists))?;
-    std::fs::write(&list, format!("deb-src {signed}{mirror} {release} main\n"))
-        .map_err(Failure::doing("writing", &list))?;
-    let apt_get = || {
-        let mut command = apt::apt_get();
-        command.current_dir(aside);
+    let apt = AptAside::of(aside, "deb-src", mirror, &[release])?;
+    log.run(apt.get().arg("update"))?;
+    log.run(apt.get().args(["source", "--download-only", package]))?;
+    let entries = std::fs::read_dir(aside).map_err(Failure::doing("reading", aside))?;
+    let mut archives = entries.flatten().map(|entry| entry.path());
+    archives
+        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().contains(".orig.tar.")))
+        .ok_or_else(|| Failure::new(format!("the source package {package} of {release} has no upstream archive")))
+}
+
+/// An apt with sources and lists of its own, in a folder; the machine's stay as they are.
+pub struct AptAside(PathBuf);
+
+impl AptAside {
+    /// For some releases of a mirror; `kind` is `deb` or `deb-src`.
+    ///
+    /// # Errors
+    /// If the folder cannot be written to.
+    pub fn of(folder: &Path, kind: &str, mirror: &str, releases: &[&str]) -> Outcome<AptAside> {
+        let (list, partial) = (folder.join("sources.list"), folder.join("lists/partial"));
+        let keyring = Path::new("/usr/share/keyrings/debian-archive-keyring.gpg");
+        let signed = if keyring.is_file() { format!("[signed-by={}] ", keyring.display()) } else { String::new() };
+        std::fs::create_dir_all(&partial).map_err(Failure::doing("making", &partial))?;
+        let lines = releases.iter().map(|release| format!("{kind} {signed}{mirror} {release} main\n"));
+        std::fs::write(&list, lines.collect::<String>()).map_err(Failure::doing("writing", &list))?;
+        Ok(AptAside(folder.to_owned()))
+    }
+
+    /// An `apt-get` with them, working in the folder.
+    pub fn get(&self) -> Command {
+        self.with(apt::apt_get())
+    }
+
+    /// An `apt-cache` with them.
+    pub fn cache(&self) -> Command {
+        self.with(Command::new("apt-cache"))
+    }
+
+    fn with(&self, mut command: Command) -> Command {
+        command.current_dir(&self.0).env("LC_ALL", "C");
         for (option, value) in [
-            ("Dir::Etc::SourceList", list.as_path()),
+            ("Dir::Etc::SourceList", self.0.join("sources.list").as_path()),
             ("Dir::Etc::SourceParts", Path::new("/dev/null")),
-            ("Dir::State::Lists", &lists),
-            ("Dir::Cache", aside),
+            ("Dir::State::Lists", &self.0.join("lists")),
+            ("Dir::Cache", &self.0),
         ] {
             command.arg("-o").arg(format!("{option}={}", value.display()));
         }
         // The sandbox user of apt cannot write to a private folder.
         command.args(["-o", "APT::Sandbox::User=root"]);
         command
-    };
-    log.run(apt_get().arg("update"))?;
-    log.run(apt_get().args(["source", "--download-only", package]))?;
-    let entries = std::fs::read_dir(aside).map_err(Failure::doing("reading", aside))?;
-    let mut archives = entries.flatten().map(|entry| entry.path());
-    archives
-        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().contains(".orig.tar.")))
-        .ok_or_else(|| Failure::new(format!("the source package {package} of {release} has no upstream archive")))
+    }
 }
 
 /// The address of the Debian mirror that this machine uses, from its own sources: the first that is not the security

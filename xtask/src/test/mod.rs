@@ -9,6 +9,7 @@ mod end_to_end;
 mod licences;
 mod lint;
 mod moto;
+mod neon;
 mod regress;
 mod tally;
 mod vectors;
@@ -32,7 +33,7 @@ pub struct Options {
     #[arg(long = "pg", value_name = "N", value_parser = clap::value_parser!(u32).range(13..=18))]
     major: Option<u32>,
     /// Only this part (may be repeated): format, lints, licences, crates, alone, sets, ann, glue, sql, server, sql-15, server-15,
-    /// packages, bench, fashion-mnist, moto
+    /// packages, bench, fashion-mnist, moto, neon
     #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(PARTS.map(|p| p.name)))]
     only: Vec<String>,
     /// Leave out what is slow (it is counted as skipped)
@@ -78,7 +79,7 @@ enum Run {
 const MAJOR: u32 = 17;
 const OTHER: u32 = 15;
 
-const PARTS: [Part; 16] = [
+const PARTS: [Part; 17] = [
     Part { name: "format", when: When::Always, run: Run::Plain(lint::format) },
     Part { name: "lints", when: When::Always, run: Run::Plain(lint::clippy) },
     Part { name: "licences", when: When::Always, run: Run::Plain(licences::check) },
@@ -107,6 +108,7 @@ const PARTS: [Part; 16] = [
     Part { name: "bench", when: When::Always, run: Run::WithPostgres(|tally, pg, _| end_to_end::bench(tally, pg)) },
     Part { name: "fashion-mnist", when: When::NotQuick, run: Run::WithPostgres(end_to_end::fashion_mnist) },
     Part { name: "moto", when: When::OnDemand, run: Run::Plain(moto::run) },
+    Part { name: "neon", when: When::OnDemand, run: Run::Plain(neon::run) },
 ];
 
 /// Runs the tests and prints the count; fails if one has failed.
