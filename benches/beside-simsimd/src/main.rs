@@ -1,0 +1,204 @@
+//! Distances of two vectors, hot in the first cache and aligned to 64 bytes: nanoseconds of ours beside SimSIMD's.
+//!
+//! `cargo run --release` in this folder runs itself once for each instruction set (`VECINDEX_ISA` names one alone). SimSIMD is
+//! pinned to the same one: `avx2` is its `haswell`, the AVX-512 ones are the best that it has for this processor. `slices` are
+//! the functions for two slices of any length; `rows` is what an index calls: one query, some rows, per row.
+//!
+//! All take turns, thousands of times, and the fastest turn of each counts: what else the machine does only makes turns
+//! slower.
+
+mod theirs;
+
+use std::error::Error;
+use std::hint::black_box;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Instant;
+
+use half::{bf16, f16};
+use kriya_region::Region;
+use vecindex::kernel::Kernels;
+use vecindex::{AppendVectors, Encoding, Metric, Rows, VectorStorage};
+
+const DIMS: [usize; 4] = [128, 384, 768, 1536];
+/// Rows that fit the first cache beside their query.
+const ROWS: usize = 4;
+const TURNS: usize = 4000;
+/// Nanoseconds that a turn should take: long beside the clock, short beside a time slice.
+const TURN: f64 = 10_000.0;
+
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Values at the beginning of a cache line.
+struct Aligned<T> {
+    memory: Vec<T>,
+    from: usize,
+    len: usize,
+}
+
+impl<T: Copy> Aligned<T> {
+    fn of(values: &[T]) -> Aligned<T> {
+        let spare = 64 / size_of::<T>();
+        let mut memory = vec![values[0]; values.len() + spare];
+        let from = memory.as_ptr().align_offset(64);
+        memory[from..from + values.len()].copy_from_slice(values);
+        Aligned { memory, from, len: values.len() }
+    }
+
+    fn get(&self) -> &[T] {
+        &self.memory[self.from..self.from + self.len]
+    }
+}
+
+/// Numbers between -1 and 1 in no order.
+fn numbers(n: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2).wrapping_add(1);
+    std::iter::repeat_with(|| {
+        state = state.wrapping_mul(0x915f_77f5).wrapping_add(0x3c6e_f372);
+        (state >> 8) as f32 / 8_388_608.0 - 1.0
+    })
+    .take(n)
+    .collect()
+}
+
+/// One of those that take turns: how many pairs a call compares, and the call.
+type Turn<'a> = (usize, Box<dyn FnMut() + 'a>);
+
+/// The least nanoseconds per pair of each.
+fn race<const N: usize>(mut turns: [Turn<'_>; N]) -> [f64; N] {
+    let mut best = [f64::MAX; N];
+    let mut calls = [1; N];
+    for turn in 0..TURNS {
+        for ((best, calls), (pairs, call)) in best.iter_mut().zip(&mut calls).zip(&mut turns) {
+            let begin = Instant::now();
+            for _ in 0..*calls {
+                call();
+            }
+            let each = begin.elapsed().as_secs_f64() * 1e9 / *calls as f64;
+            if turn > 10 {
+                *best = best.min(each / *pairs as f64);
+            }
+            // The first turns only find out how many calls a turn has.
+            if turn <= 10 {
+                *calls = ((TURN / each.max(1.0)) as usize).max(1);
+            }
+        }
+    }
+    best
+}
+
+fn stored<E: Encoding>(rows: &[Vec<f32>], metric: Metric) -> Outcome<(Rows<E>, E::Query)> {
+    let dim = rows[0].len();
+    let region = Arc::new(Region::heap(Rows::<E>::bytes_needed(dim, ROWS as u32)?)?);
+    let stored = Rows::create(region, metric, dim, ROWS as u32)?;
+    for row in rows.iter().take(ROWS) {
+        stored.push(row)?;
+    }
+    let mut query = E::Query::default();
+    stored.prepare(&rows[ROWS], &mut query)?;
+    Ok((stored, query))
+}
+
+/// One line of the table: SimSIMD's, ours for slices, ours for rows.
+fn compare<T: theirs::Known + vecindex::kernel::Element, E: Encoding>(
+    kernels: &Kernels,
+    dim: usize,
+    metric: Metric,
+    slices: fn(&Kernels, &[T], &[T]),
+    to: fn(f32) -> T,
+) -> Outcome<()> {
+    let raw: Vec<Vec<f32>> = (0..=ROWS as u32).map(|seed| numbers(dim, seed)).collect();
+    let aligned = |row: &[f32]| Aligned::of(&row.iter().map(|x| to(*x)).collect::<Vec<T>>());
+    let (a, b) = (aligned(&raw[0]), aligned(&raw[1]));
+    let (a, b) = (a.get(), b.get());
+    let (pinned, set) = theirs::find::<T>(metric, kernels.name() == "avx2");
+    let (rows, query) = stored::<E>(&raw, metric)?;
+    let (ids, mut out): (Vec<u32>, _) = ((0..ROWS as u32).collect(), [0.0; ROWS]);
+    let [theirs, slices, rows] = race([
+        (
+            1,
+            Box::new(|| {
+                black_box(pinned(black_box(a), black_box(b)));
+            }),
+        ),
+        (1, Box::new(|| slices(kernels, black_box(a), black_box(b)))),
+        (ROWS, Box::new(|| rows.distances(black_box(&query), black_box(&ids), black_box(&mut out)))),
+    ]);
+    println!(
+        "| {:<10} | {set:<8} | {:<4} | {metric:<12?} | {dim:>4} | {theirs:>6.1} | {slices:>6.1} | {rows:>6.1} | {:>5.2} | {:>5.2} |",
+        kernels.name(),
+        T::NAME,
+        theirs / slices,
+        theirs / rows
+    );
+    Ok(())
+}
+
+macro_rules! operations {
+    ($kernels:expr, $type:ty, $encoding:ty, $to:expr) => {
+        for dim in DIMS {
+            let (k, to) = ($kernels, $to as fn(f32) -> $type);
+            compare::<$type, $encoding>(
+                k,
+                dim,
+                Metric::L2,
+                |k, a, b| {
+                    black_box(k.l2_squared(a, b));
+                },
+                to,
+            )?;
+            compare::<$type, $encoding>(
+                k,
+                dim,
+                Metric::InnerProduct,
+                |k, a, b| {
+                    black_box(k.dot(a, b));
+                },
+                to,
+            )?;
+            compare::<$type, $encoding>(
+                k,
+                dim,
+                Metric::Cosine,
+                |k, a, b| {
+                    black_box(k.cosine_distance(a, b));
+                },
+                to,
+            )?;
+        }
+    };
+}
+
+fn main() -> Outcome<()> {
+    if std::env::var_os("VECINDEX_ISA").is_none() {
+        println!(
+            "| ours       | SimSIMD  | type | distance     |  dim | SimSIMD | slices | rows   | slices x | rows x |"
+        );
+        println!("|---|---|---|---|---|---|---|---|---|---|");
+        let sets = vecindex::kernel::available().into_iter().map(Kernels::name);
+        for set in sets.filter(|set| set.starts_with("avx2") || *set == "avx512vnni" || set.starts_with("neon")) {
+            let mut again = Command::new(std::env::current_exe()?);
+            let status = again.args(std::env::args_os().skip(1)).env("VECINDEX_ISA", set).status()?;
+            if !status.success() {
+                return Err(format!("{set}: {status}").into());
+            }
+        }
+        return Ok(());
+    }
+    let kernels = vecindex::kernel::select()?;
+    let only = std::env::args().nth(1);
+    let wanted = |name: &str| only.as_deref().is_none_or(|only| only == name);
+    if wanted("f32") {
+        operations!(kernels, f32, vecindex::F32, |x| x);
+    }
+    if wanted("i8") {
+        operations!(kernels, i8, vecindex::I8, |x| (x * 127.0) as i8);
+    }
+    if wanted("f16") {
+        operations!(kernels, f16, vecindex::F16, f16::from_f32);
+    }
+    if wanted("bf16") {
+        operations!(kernels, bf16, vecindex::Bf16, bf16::from_f32);
+    }
+    Ok(())
+}
