@@ -30,6 +30,8 @@ pub struct Config {
     pub(crate) zstd_level: i32,
     pub(crate) l0_merge_trigger: usize,
     pub(crate) table_bytes: usize,
+    pub(crate) level_bytes: u64,
+    pub(crate) level_factor: u64,
     pub(crate) accept_log_loss: bool,
     pub(crate) max_pending_bytes: u64,
     pub(crate) base: Option<Uuid>,
@@ -52,6 +54,8 @@ impl Config {
             zstd_level: 1,
             l0_merge_trigger: 8,
             table_bytes: 64 << 20,
+            level_bytes: 256 << 20,
+            level_factor: 10,
             accept_log_loss: false,
             max_pending_bytes: u64::MAX,
             base: None,
@@ -96,7 +100,7 @@ impl Config {
         self
     }
 
-    /// Tables in L0 from which [`Store::wants_merge`](crate::Store::wants_merge) says yes. Default 8.
+    /// Tables in L0 from which they are merged into L1. Default 8.
     pub fn l0_merge_trigger(mut self, count: usize) -> Config {
         self.l0_merge_trigger = count.max(1);
         self
@@ -105,6 +109,18 @@ impl Config {
     /// Bytes, before compression, at which a merge starts another table. Default 64 MiB.
     pub fn table_bytes(mut self, bytes: usize) -> Config {
         self.table_bytes = bytes.max(1024);
+        self
+    }
+
+    /// Bytes, before compression, from which L1 is merged into L2. Default 256 MiB.
+    pub fn level_bytes(mut self, bytes: u64) -> Config {
+        self.level_bytes = bytes.max(1024);
+        self
+    }
+
+    /// How many times the bytes of a level the next one may hold, down to L6, which has no limit. Default 10.
+    pub fn level_factor(mut self, factor: u64) -> Config {
+        self.level_factor = factor.max(2);
         self
     }
 

@@ -84,9 +84,7 @@ pub(crate) fn flush_forever(engine: &Engine) {
 pub(crate) fn merge_forever(engine: &Engine) {
     while engine.signals.working() {
         engine.signals.merging.wait(IDLE);
-        if engine.signals.working() {
-            merge(engine);
-        }
+        while engine.signals.working() && engine.store.wants_merge() && merge(engine) {}
     }
 }
 
@@ -98,18 +96,22 @@ fn flush_once(engine: &Engine, force: bool, position: u64) -> Result<(), FlushEr
     Ok(())
 }
 
-fn merge(engine: &Engine) {
-    if !engine.store.wants_merge() {
-        return;
-    }
+/// Makes one merge; whether it did.
+fn merge(engine: &Engine) -> bool {
     let dead = dead_objects(engine).unwrap_or_else(|error| {
         engine.complain(format!("finding dropped tables failed: {error}"));
         HashSet::new()
     });
     let policy = DropDead { dead, signals: Arc::clone(&engine.signals) };
     match engine.runtime.block_on(engine.store.merge_local(Arc::new(policy))) {
-        Ok(_) => engine.signals.publishing.wake(),
-        Err(error) => engine.complain(format!("merging tables of the store failed: {error}")),
+        Ok(merged) => {
+            engine.signals.publishing.wake();
+            merged.inputs > 0
+        }
+        Err(error) => {
+            engine.complain(format!("merging tables of the store failed: {error}"));
+            false
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The writer's handle on a store.
 //!
-//! Writes go to the active memtable under one mutex; a flush turns full memtables into tables; a merge turns tables of
-//! L0 into L1. Each change of what can be read is a new [`View`], published before the change is used.
+//! Writes go to the active memtable under one mutex; a flush turns full memtables into tables; merges move tables from
+//! level to level. Each change of what can be read is a new [`View`], published before the change is used.
 //!
 //! # Invariants
 //! * Lock order: merging, uploader, local, own log, writer, view. Listeners run under the writer's lock.
@@ -162,11 +162,6 @@ impl Store {
     /// Bytes of the memtables that are made from now on.
     pub fn set_memtable_bytes(&self, bytes: usize) {
         self.inner.config.memtable_bytes.store(bytes.max(4096), Ordering::Relaxed);
-    }
-
-    /// Whether L0 has so many tables that a merge is due.
-    pub fn wants_merge(&self) -> bool {
-        self.inner.current().l0.len() >= self.inner.config.l0_merge_trigger
     }
 
     /// Whether full memtables wait for a flush.

@@ -8,6 +8,7 @@ mod elsewhere;
 mod external_log;
 mod fencing;
 mod fixture;
+mod levels;
 mod limits;
 mod merging;
 mod model;

@@ -112,7 +112,7 @@ fn run(steps: Vec<Step>, shared: bool) {
         let kind = if shared { lsmstore::RegionKind::Shared } else { lsmstore::RegionKind::Heap };
         let config = || {
             let config = Config::new(fixture.folder(), "model").memtable_bytes(4096).memtable_region(kind);
-            config.block_bytes(128).max_frozen(2).table_bytes(1024)
+            config.block_bytes(128).max_frozen(2).table_bytes(1024).level_bytes(2048).level_factor(2)
         };
         let log = Arc::new(RecordingLog::default());
         let open = |log: &Arc<RecordingLog>| fixture.open_with(config(), LogChoice::External(Arc::clone(log) as _));

@@ -1,0 +1,196 @@
+//! Leveled compaction: tables of one level are merged with those of the next that they overlap, and become tables of it.
+//!
+//! `pick` says what is due, `run` reads and writes. One merge at a time, each bounded by what it picks; `Store::merge` makes
+//! one, and its caller goes on while [`Store::wants_merge`] says so.
+//!
+//! # Invariants
+//! * R and S stay. Inputs that were never uploaded need not be any more.
+//! * Versions of a key in a level are newer than those in the levels below it, but for what a replayed log brings back.
+
+mod pick;
+mod run;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use futures::future::join_all;
+
+use crate::env::{blocking, to_its_end};
+use crate::error::{FlushError, StorageError};
+use crate::sstable::TableId;
+use crate::sstable::read::Table;
+use crate::store::flush::{New, retire};
+use crate::store::{Inner, Store};
+use pick::Choice;
+use run::Job;
+
+/// What the owner of a store wants of a merge: entries of his that nobody can need any more.
+pub trait MergePolicy: Send + Sync {
+    /// Length of the prefix of `key` that makes keys a group. A group is judged together. Default: each key alone.
+    fn group_len(&self, key: &[u8]) -> usize {
+        key.len()
+    }
+
+    /// Clears `keep[i]` for each entry of the group that may go. What may go is dropped with all its older versions if
+    /// `bottommost` (no older version can be anywhere else), and becomes a deletion otherwise. Default: all is kept.
+    fn judge(&self, group: &[MergeEntry<'_>], bottommost: bool, keep: &mut [bool]) {
+        let _ = (group, bottommost, keep);
+    }
+
+    /// Whether the merge goes on: asked before each group. One that does not leaves everything as it was. Default: it does.
+    fn goes_on(&self) -> bool {
+        true
+    }
+}
+
+/// A policy that keeps everything.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KeepAll;
+
+impl MergePolicy for KeepAll {}
+
+/// The newest version of a key as a merge sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MergeEntry<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// When this version was written.
+    pub sequence: u64,
+    /// Its value, none for a deletion.
+    pub value: Option<&'a [u8]>,
+}
+
+/// What a merge did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Merged {
+    /// Tables that went in; zero if there was nothing to merge, or if the policy had it end early.
+    pub inputs: usize,
+    /// Tables that came out; those that went in, if they only changed their level.
+    pub outputs: usize,
+    /// Bytes of their mirrors that were written.
+    pub bytes: u64,
+    /// Versions that were dropped.
+    pub dropped: u64,
+}
+
+impl Store {
+    /// Merges what is most due: tables of L0 or of a level that is over its size, into the level below. If nothing is due,
+    /// the tables of L0. Then publishes. One at a time; writes and flushes go on meanwhile.
+    ///
+    /// # Errors
+    /// [`FlushError`]; the inputs stay in use, unless only the publication failed.
+    pub async fn merge(&self, policy: Arc<dyn MergePolicy>) -> Result<Merged, FlushError> {
+        let merged = self.merge_local(policy).await?;
+        if merged.inputs > 0 {
+            self.publish().await?;
+        }
+        Ok(merged)
+    }
+
+    /// As [`Store::merge`], on the local disk only; [`Store::publish`] uploads. Once begun it is carried to its end, even
+    /// if the caller gives up waiting.
+    ///
+    /// # Errors
+    /// [`FlushError`]; the inputs stay in use.
+    pub async fn merge_local(&self, policy: Arc<dyn MergePolicy>) -> Result<Merged, FlushError> {
+        let merge = Arc::clone(&self.inner).merge(policy);
+        to_its_end(&*self.inner.env, merge).await.map_err(StorageError::from)?
+    }
+
+    /// Whether a merge is due: L0 has too many tables, a level too many bytes, or a table is mostly deletions.
+    pub fn wants_merge(&self) -> bool {
+        pick::due(&self.inner.current(), &self.inner.config).is_some()
+    }
+}
+
+impl Inner {
+    async fn merge(self: Arc<Inner>, policy: Arc<dyn MergePolicy>) -> Result<Merged, FlushError> {
+        let inner = &self;
+        let _merging = inner.merging.lock().await;
+        inner.usable()?;
+        let floor = inner.local.lock().await.manifest.last_sequence;
+        let view = inner.current();
+        let Some(choice) = pick::choose(&view, &inner.config, &*policy) else { return Ok(Merged::default()) };
+        let inputs: HashSet<TableId> = choice.tables().map(|table| table.info.id).collect();
+        if choice.moves {
+            inner.replace(&inputs, choice.to, None).await?;
+            return Ok(Merged { inputs: inputs.len(), outputs: inputs.len(), ..Merged::default() });
+        }
+        let Some((outputs, dropped)) = inner.run(&choice, floor, policy).await? else { return Ok(Merged::default()) };
+        let bytes = outputs.iter().map(|table| table.info.mirror_len).sum();
+        let merged = Merged { inputs: inputs.len(), outputs: outputs.len(), bytes, dropped };
+        inner.replace(&inputs, choice.to, Some((outputs, floor))).await?;
+        Ok(merged)
+    }
+
+    /// Writes the outputs of a merge, in parts side by side; nothing if the policy had it end.
+    async fn run(
+        self: &Arc<Inner>,
+        choice: &Choice,
+        floor: u64,
+        policy: Arc<dyn MergePolicy>,
+    ) -> Result<Option<(Vec<Arc<Table>>, u64)>, FlushError> {
+        let jobs = Job::parts(self, choice, floor, policy);
+        let parts = join_all(jobs.into_iter().map(|job| blocking(&*self.env, move || job.run()))).await;
+        let (mut outputs, mut dropped, mut ended, mut failed) = (Vec::new(), 0, false, None);
+        for part in parts {
+            match part.map_err(StorageError::from).and_then(|part| part) {
+                Ok(Some((tables, gone))) => {
+                    outputs.extend(tables.into_iter().map(Arc::new));
+                    dropped += gone;
+                }
+                Ok(None) => ended = true,
+                Err(error) => failed = Some(error),
+            }
+        }
+        if ended || failed.is_some() {
+            retire(&outputs);
+        }
+        match failed {
+            Some(error) => Err(error.into()),
+            None => Ok((!ended).then_some((outputs, dropped))),
+        }
+    }
+
+    /// Makes outputs that were written with a floor tables of level `to`, in the place of the inputs; without outputs the
+    /// inputs themselves.
+    async fn replace(
+        &self,
+        inputs: &HashSet<TableId>,
+        to: usize,
+        outputs: Option<(Vec<Arc<Table>>, u64)>,
+    ) -> Result<(), FlushError> {
+        let mut local = self.local.lock().await;
+        let mut next = local.manifest.clone();
+        let mut taken = Vec::new();
+        for level in &mut next.levels {
+            taken.extend(level.extract_if(.., |table| inputs.contains(&table.id)));
+        }
+        next.levels.resize(next.levels.len().max(to + 1), Vec::new());
+        let new = match outputs {
+            Some((tables, floor)) => {
+                let unsent = inputs.iter().filter_map(|id| local.pending.get(id));
+                let fresh = unsent.filter(|input| input.table.object_len() == 0).map(|input| input.fresh).sum();
+                next.levels[to].extend(tables.iter().map(|table| table.info.clone()));
+                next.floor = next.floor.max(floor);
+                New { tables, fresh }
+            }
+            None => {
+                next.levels[to].append(&mut taken);
+                New { tables: Vec::new(), fresh: 0 }
+            }
+        };
+        next.levels[to].sort_by(|a, b| a.min_key.cmp(&b.min_key));
+        next.clean = false;
+        let number = self.next_number();
+        let born = match self.usable() {
+            Ok(()) => self.give_birth(number, &mut next).await,
+            Err(error) => Err(error.into()),
+        };
+        born.inspect_err(|_| retire(&new.tables))?;
+        self.adopt(&mut local, number, next, new, &[]).await?;
+        self.counters.merged();
+        Ok(())
+    }
+}

@@ -1,0 +1,252 @@
+//! Reads the versions of a merge's inputs in order and writes its outputs.
+//!
+//! A merge keeps, for each key, the newest version at or below its floor and everything above it. The floor is the S of
+//! the newest local manifest: what a replay over that one may bring back lies above it. Deletions at or below the floor go
+//! where no level below the output can hold the key.
+//!
+//! # Invariants
+//! * A group of the policy's (a row and its marks) is never split, neither between parts nor between outputs.
+//! * Memory is bounded by a group, a block, and filter and index of one table for each part.
+
+use std::sync::Arc;
+
+use crate::error::{Corruption, StorageError};
+use crate::key::{self, DELETE, PUT, kind_of, sequence_of, tag};
+use crate::mirror::{Mirror, damaged};
+use crate::sstable::TableId;
+use crate::sstable::cursor::{Run, RunCursor};
+use crate::sstable::read::Table;
+use crate::sstable::write::{TableWriteError, TableWriter};
+use crate::store::Inner;
+use crate::store::merge::pick::Choice;
+use crate::store::merge::{MergeEntry, MergePolicy};
+
+/// Parts of a merge that are run side by side, if each gets several tables.
+const PARTS: usize = 2;
+const TABLES_A_PART: u64 = 2;
+/// An output ends early once it overlaps so many tables' bytes of the level below its own: merging it further would be dear.
+const OVERLAP: u64 = 10;
+
+/// One part of a merge: the keys from `from` on and below `until`.
+pub(super) struct Job {
+    runs: Vec<Run>,
+    from: Option<Vec<u8>>,
+    until: Option<Vec<u8>>,
+    floor: u64,
+    below: Below,
+    policy: Arc<dyn MergePolicy>,
+    mirror: Mirror,
+    table_bytes: u64,
+    /// Gives out table ids.
+    ids: Box<dyn Fn() -> TableId + Send>,
+}
+
+/// A version held back until its group is complete.
+struct Held {
+    key: Vec<u8>,
+    tag: u64,
+    value: Vec<u8>,
+}
+
+impl Job {
+    /// The parts of a merge, cut where tables of the lower level begin.
+    pub(super) fn parts(inner: &Arc<Inner>, choice: &Choice, floor: u64, policy: Arc<dyn MergePolicy>) -> Vec<Job> {
+        let table_bytes = inner.config.table_bytes as u64;
+        let mut cuts = vec![None];
+        if let Some(met) = choice.runs.last().filter(|run| run.len() > 1) {
+            let bytes: u64 = choice.tables().map(|table| table.info.mirror_len).sum();
+            let parts = (bytes / (TABLES_A_PART * table_bytes)).min(PARTS as u64).min(met.len() as u64) as usize;
+            for part in 1..parts {
+                let first = &met[part * met.len() / parts].info.min_key;
+                cuts.push(Some(first[..policy.group_len(first).min(first.len())].to_vec()));
+            }
+        }
+        cuts.push(None);
+        let job = |pair: &[Option<Vec<u8>>]| {
+            let ids = Arc::clone(inner);
+            Job {
+                runs: choice.runs.clone(),
+                from: pair[0].clone(),
+                until: pair[1].clone(),
+                floor,
+                below: Below::new(&choice.below),
+                policy: Arc::clone(&policy),
+                mirror: inner.mirror.clone(),
+                table_bytes,
+                ids: Box::new(move || ids.next_table()),
+            }
+        };
+        cuts.windows(2).map(job).collect()
+    }
+
+    /// Writes the outputs' mirrors; they and the number of versions dropped, or nothing if it was not to go on.
+    pub(super) fn run(mut self) -> Result<Option<(Vec<Table>, u64)>, StorageError> {
+        let mut versions = Versions::new(&self.runs, self.from.as_deref(), self.until.take())?;
+        let mut outputs = Vec::new();
+        let mut dropped = 0;
+        let mut group = Vec::new();
+        let mut ended = false;
+        let mirror = self.mirror.clone();
+        while versions.root.is_some() {
+            let begin = self.below.passed;
+            let built = mirror.build((self.ids)(), |writer| {
+                while writer.bytes() < self.table_bytes
+                    && self.below.passed - begin <= OVERLAP * self.table_bytes
+                    && versions.root.is_some()
+                {
+                    ended = !self.policy.goes_on();
+                    if ended {
+                        return Err(TableWriteError::Io(std::io::ErrorKind::Interrupted.into()));
+                    }
+                    dropped += self.take_group(&mut versions, &mut group).map_err(damaged)?;
+                    self.write_group(writer, &mut group, &mut dropped)?;
+                }
+                Ok(())
+            });
+            match built {
+                Ok(table) => outputs.extend(table),
+                Err(error) => {
+                    outputs.iter().for_each(Table::retire);
+                    return if ended { Ok(None) } else { Err(error) };
+                }
+            }
+        }
+        Ok(Some((outputs, dropped)))
+    }
+
+    fn group_of<'a>(&self, key: &'a [u8]) -> &'a [u8] {
+        &key[..self.policy.group_len(key).min(key.len())]
+    }
+
+    /// Reads the versions of the next group that are not shadowed; returns how many were.
+    fn take_group(&self, versions: &mut Versions, group: &mut Vec<Held>) -> Result<u64, Corruption> {
+        group.clear();
+        let mut dropped = 0;
+        let mut prefix: Option<Vec<u8>> = None;
+        let mut settled = false;
+        while let Some(root) = versions.root {
+            let cursor = &versions.cursors[root];
+            let (key, tag) = cursor.entry();
+            match &prefix {
+                None => prefix = Some(self.group_of(key).to_vec()),
+                Some(prefix) if self.group_of(key) == prefix => {}
+                Some(_) => break,
+            }
+            let same_key = group.last().is_some_and(|held| held.key == key);
+            if !same_key {
+                settled = false;
+            }
+            if settled {
+                dropped += 1;
+            } else {
+                group.push(Held { key: key.to_vec(), tag, value: cursor.value_at(cursor.value()).to_vec() });
+                settled = sequence_of(tag) <= self.floor;
+            }
+            versions.advance()?;
+        }
+        Ok(dropped)
+    }
+
+    fn write_group(
+        &mut self,
+        writer: &mut TableWriter<'_>,
+        group: &mut [Held],
+        dropped: &mut u64,
+    ) -> Result<(), TableWriteError> {
+        let Some(first) = group.first() else { return Ok(()) };
+        let prefix = &first.key[..self.policy.group_len(&first.key).min(first.key.len())];
+        let bottommost = !self.below.may_hold(prefix);
+        let mut keep = vec![true; group.len()];
+        // A group with versions above the floor is still being written: it is not judged yet.
+        if group.iter().all(|held| sequence_of(held.tag) <= self.floor) {
+            let entries: Vec<_> = group
+                .iter()
+                .map(|held| MergeEntry {
+                    key: &held.key,
+                    sequence: sequence_of(held.tag),
+                    value: (kind_of(held.tag) == PUT).then_some(&held.value[..]),
+                })
+                .collect();
+            self.policy.judge(&entries, bottommost, &mut keep);
+        }
+        for (held, keep) in group.iter().zip(keep) {
+            // A key's older versions come behind its newer ones, so a deletion at the floor is the last of its key.
+            let gone = !keep || (kind_of(held.tag) == DELETE && sequence_of(held.tag) <= self.floor);
+            if gone && bottommost {
+                *dropped += 1;
+            } else if !keep {
+                writer.add(&held.key, tag(sequence_of(held.tag), DELETE), &[])?;
+            } else {
+                writer.add(&held.key, held.tag, &held.value)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The levels below the output, passed along with it.
+struct Below {
+    /// Each with its first table that is not behind us.
+    runs: Vec<(Run, usize)>,
+    /// Bytes of the tables of the first of them that are behind us.
+    passed: u64,
+}
+
+impl Below {
+    fn new(runs: &[Run]) -> Below {
+        Below { runs: runs.iter().map(|run| (Arc::clone(run), 0)).collect(), passed: 0 }
+    }
+
+    /// Whether a table can hold a key with this prefix. Prefixes ascend from call to call.
+    fn may_hold(&mut self, prefix: &[u8]) -> bool {
+        let mut held = false;
+        for (number, (run, at)) in self.runs.iter_mut().enumerate() {
+            while let Some(table) = run.get(*at).filter(|table| table.info.max_key[..] < *prefix) {
+                self.passed += if number == 0 { table.info.mirror_len } else { 0 };
+                *at += 1;
+            }
+            held |= run.get(*at).is_some_and(|table| {
+                let min = &table.info.min_key;
+                min[..] <= *prefix || min.starts_with(prefix)
+            });
+        }
+        held
+    }
+}
+
+/// All versions of some runs, in order.
+struct Versions {
+    cursors: Vec<RunCursor>,
+    until: Option<Vec<u8>>,
+    /// The cursor that stands on the next version.
+    root: Option<usize>,
+}
+
+impl Versions {
+    fn new(runs: &[Run], from: Option<&[u8]>, until: Option<Vec<u8>>) -> Result<Versions, Corruption> {
+        let mut cursors: Vec<_> = runs.iter().map(|run| RunCursor::new(Arc::clone(run))).collect();
+        cursors.iter_mut().try_for_each(|cursor| match from {
+            Some(key) => cursor.seek(key, u64::MAX),
+            None => cursor.first(),
+        })?;
+        let mut versions = Versions { cursors, until, root: None };
+        versions.choose();
+        Ok(versions)
+    }
+
+    /// A merge reads few runs, so looking at each of them is as good as a heap.
+    fn choose(&mut self) {
+        let standing = self.cursors.iter().enumerate().filter(|(_, cursor)| cursor.valid());
+        let first = standing.min_by(|(_, a), (_, b)| key::compare(a.entry(), b.entry()));
+        let within = |key: &[u8]| self.until.as_ref().is_none_or(|until| key < &until[..]);
+        self.root = first.filter(|(_, cursor)| within(cursor.entry().0)).map(|(at, _)| at);
+    }
+
+    fn advance(&mut self) -> Result<(), Corruption> {
+        if let Some(root) = self.root {
+            self.cursors[root].next()?;
+            self.choose();
+        }
+        Ok(())
+    }
+}
