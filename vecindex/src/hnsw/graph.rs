@@ -298,11 +298,6 @@ impl Graph {
         self.fields.word(at::UPPER_USED).store(upper_used, Ordering::Release);
     }
 
-    /// Gives up writing: what only a writer knows of its links is not known of these.
-    pub(crate) fn close(&mut self) {
-        self.writer = None;
-    }
-
     /// Every node below is linked.
     pub(crate) fn set_linked(&self, linked: u32) {
         self.fields.word(at::LINKED).store(linked, Ordering::Release);

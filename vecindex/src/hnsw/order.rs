@@ -18,6 +18,7 @@ use kriya_region::Region;
 
 use super::graph::{EMPTY, TWIN, twin_in};
 use super::visited::Visited;
+use super::writer::Writer;
 use super::{Graph, Hnsw};
 use crate::error::{CreateError, PushError};
 use crate::storage::{Encoding, Rows, VectorStorage};
@@ -184,7 +185,7 @@ impl<S: VectorStorage> Hnsw<S> {
 
 impl<E: Encoding> Hnsw<Rows<E>> {
     /// A copy on the heap with room for `capacity` rows, whose row `i` is the row `order[i]` of this index, with its label.
-    /// Rows that the order does not name are not in it, nor links to them. The copy is for reading.
+    /// Rows that the order does not name are not in it, nor links to them; where the graph came apart, links are added.
     ///
     /// Rows appended or linked meanwhile may be missing from the copy's links.
     ///
@@ -204,7 +205,7 @@ impl<E: Encoding> Hnsw<Rows<E>> {
         let region = Arc::new(Region::heap(bytes).map_err(CreateError::Memory)?);
         let mut graph = Graph::create(region, self.params(), capacity)?;
         self.copy_links(&graph, order, &plan)?;
-        graph.close();
+        graph.set_writer(Writer::resume(&graph, &rows, graph.linked()));
         Ok(Hnsw::new(rows, graph)?)
     }
 

@@ -7,7 +7,7 @@ use kriya_region::Region;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
-use vecindex::{F32, Hnsw, LinkError, Metric, OrderError, SearchCursor, seal, verify};
+use vecindex::{F32, Hnsw, Metric, OrderError, SearchCursor, seal, verify};
 
 use crate::data::{index, label, random};
 
@@ -69,6 +69,7 @@ fn rows_that_are_not_named_vanish() {
         order.truncate(1500);
         let copy = hnsw.in_order(&order, 1600).unwrap();
         assert_eq!((copy.len(), copy.capacity()), (1500, 1600));
+        assert_eq!(copy.unreached(), []);
         let all = found(&copy, &rows[0], 30, usize::MAX);
         assert_eq!(all.len(), 1500);
         let labels: BTreeSet<[u64; 2]> = all.iter().map(|(label, _)| *label).collect();
@@ -130,5 +131,27 @@ fn what_cannot_be_copied_is_refused() {
     assert!(matches!(hnsw.in_order(&[4, 7, 4], 9), Err(OrderError::Twice { id: 4 })));
     assert!(matches!(hnsw.in_order(&[4, 7], 1), Err(OrderError::Full { rows: 2, capacity: 1 })));
     assert!(matches!(hnsw.in_order(&[], 0), Err(OrderError::Create(_))));
-    assert!(matches!(hnsw.in_order(&[3], 1).unwrap().link_pending(), Err(LinkError::ReadOnly)));
+}
+
+#[test]
+fn a_copy_grows_like_any_index() {
+    let rows = random(39, 1500, 6);
+    let hnsw = index(Metric::L2, &rows, 1500);
+    let order: Vec<u32> = hnsw.locality_order().into_iter().filter(|id| id % 3 != 0).collect();
+    let copy = hnsw.in_order(&order, 1500).unwrap();
+    for id in (0..1500).step_by(3) {
+        copy.append(&rows[id as usize], label(id)).unwrap();
+    }
+    copy.link_pending().unwrap();
+    assert_eq!((copy.linked(), copy.unreached()), (1500, vec![]));
+    // A row that is there already hangs off its equal.
+    let full = hnsw.in_order(&order, 1501).unwrap();
+    let again = full.append(&rows[1], [7, 7]).unwrap();
+    full.link_pending().unwrap();
+    assert_eq!(full.graph().params(), hnsw.graph().params());
+    let nearest = found(&full, &rows[1], 20, 2);
+    assert!(nearest.contains(&(full.label(again), 0)) && nearest.contains(&(label(1), 0)), "{nearest:?}");
+    for query in &rows[..50] {
+        assert_eq!(found(&copy, query, 60, 1), found(&hnsw, query, 60, 1));
+    }
 }

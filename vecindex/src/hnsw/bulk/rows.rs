@@ -49,13 +49,7 @@ impl<'a> Rows<'a> {
 
     /// Replaces the links of a row, of which the first `survivors` are certain not to hide one another. What there is no
     /// room for is left out.
-    pub(super) fn write(
-        &self,
-        id: u32,
-        level: u32,
-        mut links: impl Iterator<Item = (u32, f32)>,
-        survivors: usize,
-    ) {
+    pub(super) fn write(&self, id: u32, level: u32, mut links: impl Iterator<Item = (u32, f32)>, survivors: usize) {
         let first = id as usize * self.degree;
         for (at, slot) in self.graph.links(id, level).iter().enumerate() {
             let old = slot.load(Ordering::Relaxed);
