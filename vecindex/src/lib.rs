@@ -1,8 +1,9 @@
 //! Nearest-neighbour search inside a process: HNSW over rows that are owned, shared with other processes, or mapped.
 //!
-//! Two structures stand side by side, each in a [`Region`](kriya_region::Region) of its own: the rows ([`Rows`], encoded as
-//! [`F32`], [`F16`], [`Bf16`] or [`I8`]) and the graph over them ([`Graph`]); [`Hnsw`] joins them. Their layout is the same in a heap build, in shared memory that
-//! grows while other processes search it, and in a sealed file that is mapped, so there is one search.
+//! Two structures stand side by side, each in a [`Region`] of its own: the rows ([`Rows`], encoded as [`F32`], [`F16`],
+//! [`Bf16`] or [`I8`]) and the graph over them ([`Graph`]); [`Hnsw`] joins them. Their layout is the same in a heap build, in
+//! shared memory that grows while other processes search it, and in a file that is mapped ([`snapshot`]), so there is one
+//! search. It asks of its rows no more than [`VectorStorage`] says, which others can implement.
 //!
 //! # Writing
 //! [`Hnsw::append`] makes a row readable at once: it is *pending*, and every search compares it exactly.
@@ -20,8 +21,7 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use kriya_region::Region;
-//! use vecindex::{F32Rows, Graph, Hnsw, HnswParams, Metric, SearchCursor};
+//! use vecindex::{F32Rows, Graph, Hnsw, HnswParams, Metric, Region, SearchCursor};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let params = HnswParams::default();
@@ -53,6 +53,9 @@ mod metric;
 mod sealed;
 pub mod snapshot;
 mod storage;
+
+/// Where rows and graphs lie: private memory, shared memory, a file.
+pub use kriya_region::Region;
 
 pub use error::{CreateError, LinkError, OpenError, PushError, RerankError, SealError, SearchError, VectorError};
 pub use flat::exact;

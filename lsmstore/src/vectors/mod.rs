@@ -9,10 +9,9 @@
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::sync::Arc;
-//! use kriya_region::Region;
 //! use lsmstore::vectors::{LsmVectors, Space};
 //! use lsmstore::{Config, Durability, LogChoice, Store, SystemEnv, objects};
-//! use vecindex::{AppendVectors, F32, Graph, Hnsw, HnswParams, Metric, SearchCursor};
+//! use vecindex::{AppendVectors, F32, Graph, Hnsw, HnswParams, Metric, Region, SearchCursor};
 //!
 //! # let dir = tempfile::tempdir()?;
 //! let runtime = tokio::runtime::Runtime::new()?;

@@ -7,8 +7,7 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use kriya_region::Region;
-//! use vecindex::{F32, F32Rows, Graph, Hnsw, HnswParams, Metric, SearchCursor, snapshot};
+//! use vecindex::{F32, F32Rows, Graph, Hnsw, HnswParams, Metric, Region, SearchCursor, snapshot};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = tempfile::tempdir()?;

@@ -31,9 +31,8 @@ use crate::metric::{Metric, Neighbour};
 /// use std::sync::{Arc, OnceLock};
 /// use std::sync::atomic::{AtomicU32, Ordering};
 ///
-/// use kriya_region::Region;
 /// use vecindex::{
-///     AppendVectors, Graph, Hnsw, HnswParams, Metric, PushError, SearchCursor, VectorError, VectorStorage,
+///     AppendVectors, Graph, Hnsw, HnswParams, Metric, PushError, Region, SearchCursor, VectorError, VectorStorage,
 /// };
 ///
 /// struct Histograms<const BINS: usize> {
