@@ -62,6 +62,9 @@ use live::Live;
 use opening::Opening;
 use server::{Door, Server};
 
+/// How long a stop that waits for transactions lets others wait for the next worker.
+const NEWCOMERS_WAIT: Duration = Duration::from_secs(10);
+
 /// How a worker ended that did not end well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerError {
@@ -235,7 +238,9 @@ fn serve(engine: Arc<Engine>, socket: &Path) -> Result<(), WorkerError> {
         match lost {
             Some(why) => Err(WorkerError::new(why)),
             None => {
-                while !engine.signals.abrupt() && !engine.sessions.wait_for_writers(Duration::from_millis(200)) {}
+                while !engine.signals.abrupt() && !engine.sessions.wait_for_writers(Duration::from_millis(200)) {
+                    engine.sessions.cut_writers_after(NEWCOMERS_WAIT);
+                }
                 drop(server);
                 Ok(())
             }

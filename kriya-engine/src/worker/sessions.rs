@@ -18,11 +18,21 @@ struct Connected {
     writing: HashSet<usize>,
     /// No new session and no new writing transaction.
     closing: bool,
+    /// When somebody was first turned away because of that.
+    turned_away: Option<Instant>,
 }
 
 impl Connected {
-    fn may_write(&self, slot: usize) -> bool {
-        !self.closing || self.writing.contains(&slot)
+    fn may_write(&mut self, slot: usize) -> bool {
+        self.writing.contains(&slot) || !self.turns_away()
+    }
+
+    /// Whether newcomers are to wait for the next worker.
+    fn turns_away(&mut self) -> bool {
+        if self.closing {
+            self.turned_away.get_or_insert_with(Instant::now);
+        }
+        self.closing
     }
 }
 
@@ -43,7 +53,7 @@ impl Sessions {
     /// is stopping.
     pub(crate) fn greet(&self, socket: &Arc<UnixStream>) -> Option<u64> {
         let mut connected = self.lock();
-        if connected.closing {
+        if connected.turns_away() {
             return None;
         }
         let guest = connected.next_guest;
@@ -56,7 +66,7 @@ impl Sessions {
     pub(crate) fn seat(&self, guest: u64, welcome: bool) -> Option<(usize, Arc<Activity>)> {
         let mut connected = self.lock();
         let socket = connected.guests.remove(&guest)?;
-        if connected.closing || !welcome {
+        if connected.turns_away() || !welcome {
             return None;
         }
         let slot = (0..SLOTS).find(|slot| !connected.seated.contains_key(slot))?;
@@ -105,6 +115,19 @@ impl Sessions {
 
     pub(crate) fn count(&self) -> u32 {
         self.lock().seated.len() as u32
+    }
+
+    /// Cuts those off that write, if newcomers have waited for `patience` until they are done. What they wait for may be a
+    /// newcomer, through a lock that the worker does not know of; and one of them may be idle for ever.
+    pub(crate) fn cut_writers_after(&self, patience: Duration) {
+        let connected = self.lock();
+        if connected.turned_away.is_none_or(|since| since.elapsed() < patience) {
+            return;
+        }
+        for slot in &connected.writing {
+            // A socket whose other end is gone is cut already.
+            let _ = connected.seated.get(slot).map(|(socket, _)| socket.shutdown(Shutdown::Both));
+        }
     }
 
     /// Waits until no session writes, or `timeout`; says which.

@@ -34,6 +34,28 @@ fn a_stop_waits_for_transactions_that_wrote_and_refuses_new_ones() {
 }
 
 #[test]
+fn a_transaction_that_holds_a_stop_up_is_cut_off_once_others_have_waited_for_long() {
+    let mut cluster = Cluster::new();
+    let (mut writer, mut other) = (cluster.connect(), cluster.connect());
+    writer.put_row(1, 1, b"one");
+    let worker = cluster.worker.take().unwrap();
+    worker.stop();
+    eventually("it is stopping", || !other.session.serving());
+    // It does not end by itself, and nobody minds: it may go on for as long as it likes.
+    writer.put_row(1, 2, b"two");
+    let mut batch = Batch::new();
+    batch.put(b"rother", b"");
+    let generation = other.session.generation();
+    let answer = other.session.write(generation, &batch, &[], &mut PollWait);
+    assert!(matches!(answer, Err(ClientError::Stopping)));
+    finished(&worker).unwrap();
+    assert!(!writer.session.alive());
+    cluster.start();
+    // What it wrote is there for whoever asks what became of the transaction.
+    assert_eq!(cluster.connect().get_row(1, 2).unwrap(), b"two");
+}
+
+#[test]
 fn a_session_that_goes_away_does_not_hold_a_stop_up() {
     let mut cluster = Cluster::new();
     let mut writer = cluster.connect();
