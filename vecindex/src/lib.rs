@@ -59,7 +59,7 @@ pub use kriya_region::Region;
 
 pub use error::{CreateError, LinkError, OpenError, PushError, RerankError, SealError, SearchError, VectorError};
 pub use flat::exact;
-pub use hnsw::{BuildContext, Graph, Hnsw, HnswParams, NO_LABEL, OrderError, SearchCursor};
+pub use hnsw::{BuildContext, BuildOn, Graph, Hnsw, HnswParams, NO_LABEL, OrderError, SearchCursor};
 pub use kernel::{cosine_distance, dot, l2_squared};
 pub use metric::{Metric, Neighbour};
 pub use sealed::{Sealed, seal, verify};

@@ -29,6 +29,7 @@ mod twins;
 mod visited;
 mod writer;
 
+pub use bulk::BuildOn;
 pub use cursor::SearchCursor;
 pub(crate) use graph::{EMPTY, TWIN, twin_in};
 pub use graph::{Graph, NO_LABEL};
@@ -102,7 +103,7 @@ impl HnswParams {
 }
 
 /// Rows that are worth being linked in batches: at least so many, and one for so many that are linked.
-const MANY: u32 = 1000;
+const MANY: u32 = 256;
 const MANY_OF: u32 = 64;
 
 /// Tells indexes of a process apart, so that a cursor notices when it is handed another one.
@@ -249,11 +250,19 @@ impl<S: VectorStorage> Hnsw<S> {
     /// # Errors
     /// A graph opened for reading.
     pub fn link_pending_while(&self, go_on: impl Fn() -> bool + Sync) -> Result<(), LinkError> {
+        self.link_pending_on(BuildOn::default(), go_on)
+    }
+
+    /// As [`Hnsw::link_pending_while`], choosing what is compared if there are so many rows that they are linked in batches.
+    ///
+    /// # Errors
+    /// A graph opened for reading.
+    pub fn link_pending_on(&self, on: BuildOn, go_on: impl Fn() -> bool + Sync) -> Result<(), LinkError> {
         let Some(writer) = self.graph.writer() else { return Err(LinkError::ReadOnly) };
         let end = self.len();
         let (linked, pending) = (self.linked(), end.saturating_sub(self.linked()));
         let many = linked == 0 || (pending >= MANY && pending >= linked / MANY_OF);
-        if pending > 0 && many && self.link_in_batches(writer, end, &go_on) {
+        if pending > 0 && many && self.link_in_batches(writer, end, on, &go_on) {
             return Ok(());
         }
         // Rows are handed out in order, so that `linked` follows closely and no thread starts far from the others.
@@ -276,10 +285,10 @@ impl<S: VectorStorage> Hnsw<S> {
     }
 
     /// Links what is pending below `end`. False if somebody else is linking rows.
-    fn link_in_batches(&self, writer: &Writer, end: u32, go_on: &(impl Fn() -> bool + Sync)) -> bool {
+    fn link_in_batches(&self, writer: &Writer, end: u32, on: BuildOn, go_on: &(impl Fn() -> bool + Sync)) -> bool {
         let Some(_alone) = writer.enter_alone() else { return false };
         let claimed: Vec<u32> = (self.linked()..end).filter(|id| writer.claim(*id)).collect();
-        bulk::link(self, writer, &claimed, go_on);
+        bulk::link(self, writer, &claimed, on, go_on);
         true
     }
 

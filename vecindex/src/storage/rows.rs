@@ -320,6 +320,10 @@ impl<E: Encoding> VectorStorage for Rows<E> {
         }
     }
 
+    fn row_bytes(&self) -> usize {
+        self.layout.stride
+    }
+
     fn prefetch(&self, id: u32) {
         prefetch_line(
             self.base().rows.wrapping_add(id as usize * (self.layout.stride / size_of::<E::Element>())).cast(),

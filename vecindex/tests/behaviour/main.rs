@@ -5,6 +5,7 @@ mod encodings;
 mod every_row_is_reached;
 mod fixture;
 mod growing_beside_searches;
+mod many_rows_are_linked_the_same_by_any_threads;
 mod memory_per_vector;
 mod mutated_files;
 mod old_files;

@@ -11,7 +11,7 @@ use crate::hnsw::visited::Visited;
 use crate::storage::VectorStorage;
 
 /// Rows of a batch are compared if both have the same node among so many nearest.
-const SHARED: usize = 8;
+const SHARED: usize = 32;
 
 /// A thread's memory.
 pub(super) struct Context<D: VectorStorage> {
@@ -20,6 +20,7 @@ pub(super) struct Context<D: VectorStorage> {
     pool: Pool,
     ids: Vec<u32>,
     distances: Vec<f32>,
+    keys: Vec<Key>,
     pub(super) choice: Choice,
 }
 
@@ -31,6 +32,7 @@ impl<D: VectorStorage> Default for Context<D> {
             pool: Pool::default(),
             ids: Vec::new(),
             distances: Vec::new(),
+            keys: Vec::new(),
             choice: Choice::default(),
         }
     }
@@ -116,25 +118,26 @@ impl<S: VectorStorage, D: VectorStorage> Build<'_, S, D> {
         }
     }
 
+    /// Expands the pool's nearest nodes until all are. Two at a time, so that more rows are asked for ahead.
     fn walk(&self, level: u32, cx: &mut Context<D>) {
         let graph = &self.hnsw.graph;
         while let Some(node) = cx.pool.expand() {
             cx.ids.clear();
-            for slot in graph.links(node.id(), level) {
-                let id = slot.load(Ordering::Relaxed);
-                if id < self.end && cx.visited.insert(id) {
-                    cx.ids.push(id);
-                }
+            cx.visited.insert_links(graph.links(node.id(), level), self.end, &mut cx.ids);
+            if let Some(node) = cx.pool.expand() {
+                cx.visited.insert_links(graph.links(node.id(), level), self.end, &mut cx.ids);
             }
-            if let Some(next) = cx.pool.upcoming() {
+            if level == 0
+                && let Some(next) = cx.pool.upcoming()
+            {
                 graph.prefetch(next.id());
             }
             cx.distances.clear();
             cx.distances.resize(cx.ids.len(), 0.0);
             self.storage.distances(&cx.query, &cx.ids, &mut cx.distances);
-            for (id, distance) in cx.ids.iter().zip(&cx.distances) {
-                cx.pool.insert(Key::new(*distance, *id));
-            }
+            cx.keys.clear();
+            cx.keys.extend(cx.ids.iter().zip(&cx.distances).map(|(id, d)| Key::new(*d, *id)));
+            cx.pool.insert_all(&cx.keys);
         }
     }
 

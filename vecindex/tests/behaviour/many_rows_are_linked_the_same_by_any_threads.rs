@@ -1,0 +1,172 @@
+//! Rows that are linked together make the same graph whatever the number of threads, a good one, and can be given up half way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use kriya_region::Region;
+use vecindex::{
+    Bf16, BuildContext, BuildOn, Encoding, F16, F32, Graph, Hnsw, HnswParams, I8, Metric, Rows, SearchCursor, exact,
+    seal,
+};
+
+use crate::data::{empty, label, params, random, vectors};
+
+fn pool(threads: usize) -> rayon::ThreadPool {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
+}
+
+fn index_of<E: Encoding>(metric: Metric, dim: usize, capacity: u32) -> Hnsw<Rows<E>> {
+    let region = Arc::new(Region::heap(Rows::<E>::bytes_needed(dim, capacity).unwrap()).unwrap());
+    let graph = Arc::new(Region::heap(Graph::bytes_needed(capacity, params().m).unwrap()).unwrap());
+    let rows = Rows::<E>::create(region, metric, dim, capacity).unwrap();
+    Hnsw::new(rows, Graph::create(graph, params(), capacity).unwrap()).unwrap()
+}
+
+fn files<E: Encoding>(hnsw: &Hnsw<Rows<E>>) -> (Vec<u8>, Vec<u8>) {
+    let mut files = (Vec::new(), Vec::new());
+    seal(hnsw, &mut files.0, &mut files.1).unwrap();
+    files
+}
+
+/// A third of the rows linked at once, and then the rest beside them, some of them equal to earlier ones.
+fn build<E: Encoding>(metric: Metric, rows: &[Vec<f32>], threads: usize) -> (Vec<u8>, Vec<u8>) {
+    let twice = rows.iter().step_by(17).chain(&rows[..3]);
+    let all: Vec<&Vec<f32>> = rows.iter().chain(twice).collect();
+    let hnsw = index_of::<E>(metric, rows[0].len(), all.len() as u32);
+    let (first, rest) = all.split_at(rows.len() / 3);
+    for part in [first, rest] {
+        part.iter().for_each(|row| assert!(hnsw.append(row, [7, 7]).is_ok()));
+        pool(threads).install(|| hnsw.link_pending()).unwrap();
+        assert_eq!((hnsw.linked(), hnsw.progress()), (hnsw.len(), hnsw.len()));
+        assert_eq!(hnsw.unreached(), []);
+    }
+    files(&hnsw)
+}
+
+fn check<E: Encoding>() {
+    let sets = [
+        (Metric::L2, vectors("tiny/sift128/base.u8bin")),
+        (Metric::Cosine, vectors("tiny/minilm384/base.f16bin")),
+        // Enough for two rounds in batches, with upper levels of several nodes.
+        (Metric::InnerProduct, random(31, 3300, 24)),
+    ];
+    for (metric, rows) in sets {
+        let one = build::<E>(metric, &rows, 1);
+        for threads in [2, 3, 8] {
+            assert!(one == build::<E>(metric, &rows, threads), "{metric:?}, {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn rows_of_f32() {
+    check::<F32>();
+}
+
+#[test]
+fn rows_of_f16() {
+    check::<F16>();
+}
+
+#[test]
+fn rows_of_bf16() {
+    check::<Bf16>();
+}
+
+#[test]
+fn rows_of_codes() {
+    check::<I8>();
+}
+
+fn recall(hnsw: &Hnsw, queries: &[Vec<f32>]) -> f64 {
+    let mut cursor = SearchCursor::default();
+    let mut hits = 0;
+    for query in queries {
+        let truth = exact(hnsw.storage(), query, 10).unwrap();
+        let found = hnsw.search(query, 10, 64, &mut cursor).unwrap();
+        hits += found.iter().filter(|n| n.distance <= truth[9].distance).count();
+    }
+    hits as f64 / (10 * queries.len()) as f64
+}
+
+fn linked(metric: Metric, rows: &[Vec<f32>], on: BuildOn) -> Hnsw {
+    let hnsw = empty(metric, rows[0].len(), rows.len() as u32, params());
+    rows.iter().for_each(|row| assert!(hnsw.append(row, [0, 0]).is_ok()));
+    pool(2).install(|| hnsw.link_pending_on(on, || true)).unwrap();
+    assert_eq!(hnsw.unreached(), []);
+    hnsw
+}
+
+#[test]
+fn sorted_rows_do_no_harm() {
+    let mut rows = vectors("tiny/sift128/base.u8bin");
+    let queries = vectors("tiny/sift128/query.u8bin");
+    rows.sort_by(|a, b| a.partial_cmp(b).unwrap());
+    for on in [BuildOn::Rows, BuildOn::Codes] {
+        let got = recall(&linked(Metric::L2, &rows, on), &queries);
+        assert!(got >= 0.99, "{on:?}: {got}");
+    }
+}
+
+#[test]
+fn rows_that_codes_cannot_tell_apart_are_compared_themselves() {
+    // So far from the origin that a step of the codes is larger than the whole cloud.
+    let mut rows = random(43, 3000, 64);
+    rows.iter_mut().flatten().for_each(|x| *x += 1000.0);
+    let (rows, queries) = rows.split_at(2950);
+    let same = |on| files(&linked(Metric::L2, rows, on));
+    assert!(same(BuildOn::Codes) == same(BuildOn::Rows));
+    let got = recall(&linked(Metric::L2, rows, BuildOn::Codes), queries);
+    assert!(got >= 0.7, "{got}");
+}
+
+#[test]
+fn what_was_given_up_half_way_is_valid_and_can_be_gone_on_with() {
+    let rows = vectors("tiny/sift128/base.u8bin");
+    let queries = &rows[..20];
+    for asks in [0, 1, 300, 600, 1400] {
+        let hnsw = empty(Metric::L2, 128, rows.len() as u32, params());
+        rows.iter().zip(0..).for_each(|(row, id)| assert!(hnsw.append(row, label(id)).is_ok()));
+        let left = AtomicU32::new(asks);
+        let go_on = || left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        pool(2).install(|| hnsw.link_pending_on(BuildOn::Rows, go_on)).unwrap();
+        assert!(hnsw.progress() < hnsw.len() && hnsw.linked() <= hnsw.progress(), "{asks}");
+        assert_eq!(hnsw.unreached(), []);
+        for query in queries {
+            let found = hnsw.search(query, 3, 100, &mut SearchCursor::default()).unwrap();
+            assert_eq!(found[0], exact(hnsw.storage(), query, 1).unwrap()[0]);
+        }
+        // One by one, then all.
+        let mut context = BuildContext::default();
+        (0..300).for_each(|id| hnsw.link(id, &mut context).unwrap());
+        hnsw.link_pending().unwrap();
+        assert_eq!((hnsw.linked(), hnsw.progress(), hnsw.unreached()), (hnsw.len(), hnsw.len(), vec![]), "{asks}");
+    }
+}
+
+#[test]
+fn rows_that_come_meanwhile_are_linked_too() {
+    let rows = random(47, 4000, 16);
+    let hnsw = empty(Metric::L2, 16, rows.len() as u32, HnswParams { ef_construction: 100, ..params() });
+    rows[..2000].iter().for_each(|row| assert!(hnsw.append(row, [0, 0]).is_ok()));
+    let pool = pool(2);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            // All threads of the pool may be here at once, and must not wait for one another for ever.
+            scope.spawn(|| pool.install(|| hnsw.link_pending()).unwrap());
+        }
+        scope.spawn(|| {
+            let mut context = BuildContext::default();
+            for row in &rows[2000..] {
+                let id = hnsw.append(row, [0, 0]).unwrap();
+                if id % 3 == 0 {
+                    hnsw.link(id, &mut context).unwrap();
+                } else if id % 500 == 1 {
+                    pool.install(|| hnsw.link_pending()).unwrap();
+                }
+            }
+        });
+    });
+    hnsw.link_pending().unwrap();
+    assert_eq!((hnsw.linked(), hnsw.progress(), hnsw.unreached()), (4000, 4000, vec![]));
+}
