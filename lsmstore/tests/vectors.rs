@@ -63,13 +63,13 @@ fn random(seed: u64, n: usize) -> Vec<Vec<f32>> {
     (0..n).map(|_| (0..DIM).map(|_| rng.random_range(-1.0..1.0)).collect()).collect()
 }
 
-/// A graph over what a storage has, by one thread, so that it takes the same steps each time.
+/// A graph over what a storage has, built in bulk: the same for the same rows.
 fn indexed<S: VectorStorage>(storage: S) -> Hnsw<S> {
     let params = HnswParams { m: 6, ef_construction: 40, ..HnswParams::default() };
     let graph = Region::heap(Graph::bytes_needed(storage.len(), params.m).unwrap()).unwrap();
     let graph = Graph::create(Arc::new(graph), params, storage.len()).unwrap();
     let index = Hnsw::over(storage, graph, |id| [id.into(), 1]).unwrap();
-    rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(|| index.link_pending().unwrap());
+    index.link_pending().unwrap();
     index
 }
 
