@@ -2,7 +2,8 @@
 //!
 //! `cargo run --release` in this folder runs itself once for each instruction set (`VECINDEX_ISA` names one alone). SimSIMD is
 //! pinned to the same one: `avx2` is its `haswell`, the AVX-512 ones are the best that it has for this processor. `slices` are
-//! the functions for two slices of any length; `rows` is what an index calls: one query, some rows, per row.
+//! the functions for two slices of any length; `pairs` and `rows` are what an index calls: two rows, and one query with some
+//! rows, per row, asking memory for the next ones. `reading` loads both vectors and does nothing with them: nothing is faster.
 //!
 //! All take turns, thousands of times, and the fastest turn of each counts: what else the machine does only makes turns
 //! slower.
@@ -38,7 +39,7 @@ struct Aligned<T> {
 
 impl<T: Copy> Aligned<T> {
     fn of(values: &[T]) -> Aligned<T> {
-        let spare = 64 / size_of::<T>();
+        let spare = 256 / size_of::<T>();
         let mut memory = vec![values[0]; values.len() + spare];
         let from = memory.as_ptr().align_offset(64);
         memory[from..from + values.len()].copy_from_slice(values);
@@ -61,8 +62,9 @@ fn numbers(n: usize, seed: u32) -> Vec<f32> {
     .collect()
 }
 
-/// One of those that take turns: how many pairs a call compares, and the call.
-type Turn<'a> = (usize, Box<dyn FnMut() + 'a>);
+/// One of those that take turns: how many pairs a call compares, and what makes so many calls. Inputs need not be hidden from
+/// the compiler: all functions are called through pointers that it does not know.
+type Turn<'a> = (usize, Box<dyn FnMut(usize) + 'a>);
 
 /// The least nanoseconds per pair of each.
 fn race<const N: usize>(mut turns: [Turn<'_>; N]) -> [f64; N] {
@@ -71,9 +73,7 @@ fn race<const N: usize>(mut turns: [Turn<'_>; N]) -> [f64; N] {
     for turn in 0..TURNS {
         for ((best, calls), (pairs, call)) in best.iter_mut().zip(&mut calls).zip(&mut turns) {
             let begin = Instant::now();
-            for _ in 0..*calls {
-                call();
-            }
+            call(*calls);
             let each = begin.elapsed().as_secs_f64() * 1e9 / *calls as f64;
             if turn > 10 {
                 *best = best.min(each / *pairs as f64);
@@ -99,12 +99,43 @@ fn stored<E: Encoding>(rows: &[Vec<f32>], metric: Metric) -> Outcome<(Rows<E>, E
     Ok((stored, query))
 }
 
-/// One line of the table: SimSIMD's, ours for slices, ours for rows.
+/// Loads both vectors and does nothing with them.
+fn read<T>(a: &[T], b: &[T], isa: &str) {
+    #[cfg(target_arch = "x86_64")]
+    for at in (0..size_of_val(a)).step_by(256) {
+        let (a, b) = (a.as_ptr().wrapping_byte_add(at), b.as_ptr().wrapping_byte_add(at));
+        // SAFETY: every length here is a multiple of 128 bytes, and there are 128 more behind; the set was found on this
+        // machine; nothing but registers that are named changes.
+        unsafe {
+            if isa.starts_with("avx512") {
+                std::arch::asm!(
+                    "vmovaps zmm0, [{a}]", "vmovaps zmm1, [{b}]", "vmovaps zmm0, [{a} + 64]", "vmovaps zmm1, [{b} + 64]",
+                    "vmovaps zmm0, [{a} + 128]", "vmovaps zmm1, [{b} + 128]", "vmovaps zmm0, [{a} + 192]",
+                    "vmovaps zmm1, [{b} + 192]",
+                    a = in(reg) a, b = in(reg) b, out("zmm0") _, out("zmm1") _, options(nostack, readonly)
+                );
+            } else {
+                std::arch::asm!(
+                    "vmovaps ymm0, [{a}]", "vmovaps ymm1, [{b}]", "vmovaps ymm0, [{a} + 32]", "vmovaps ymm1, [{b} + 32]",
+                    "vmovaps ymm0, [{a} + 64]", "vmovaps ymm1, [{b} + 64]", "vmovaps ymm0, [{a} + 96]",
+                    "vmovaps ymm1, [{b} + 96]", "vmovaps ymm0, [{a} + 128]", "vmovaps ymm1, [{b} + 128]",
+                    "vmovaps ymm0, [{a} + 160]", "vmovaps ymm1, [{b} + 160]", "vmovaps ymm0, [{a} + 192]",
+                    "vmovaps ymm1, [{b} + 192]", "vmovaps ymm0, [{a} + 224]", "vmovaps ymm1, [{b} + 224]",
+                    a = in(reg) a, b = in(reg) b, out("ymm0") _, out("ymm1") _, options(nostack, readonly)
+                );
+            }
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (a, b, isa);
+}
+
+/// One line of the table: SimSIMD's, ours for slices, for two rows, for several rows, and only reading both.
 fn compare<T: theirs::Known + vecindex::kernel::Element, E: Encoding>(
     kernels: &Kernels,
     dim: usize,
     metric: Metric,
-    slices: fn(&Kernels, &[T], &[T]),
+    slices: fn(&Kernels, &[T], &[T], usize),
     to: fn(f32) -> T,
 ) -> Outcome<()> {
     let raw: Vec<Vec<f32>> = (0..=ROWS as u32).map(|seed| numbers(dim, seed)).collect();
@@ -114,21 +145,33 @@ fn compare<T: theirs::Known + vecindex::kernel::Element, E: Encoding>(
     let (pinned, set) = theirs::find::<T>(metric, kernels.name() == "avx2");
     let (rows, query) = stored::<E>(&raw, metric)?;
     let (ids, mut out): (Vec<u32>, _) = ((0..ROWS as u32).collect(), [0.0; ROWS]);
-    let [theirs, slices, rows] = race([
+    let [theirs, slices, pairs, rows, reading] = race([
         (
             1,
-            Box::new(|| {
-                black_box(pinned(black_box(a), black_box(b)));
+            Box::new(|calls| {
+                (0..calls).for_each(|_| {
+                    black_box(pinned(a, b));
+                })
             }),
         ),
-        (1, Box::new(|| slices(kernels, black_box(a), black_box(b)))),
-        (ROWS, Box::new(|| rows.distances(black_box(&query), black_box(&ids), black_box(&mut out)))),
+        (1, Box::new(|calls| slices(kernels, a, b, calls))),
+        (
+            1,
+            Box::new(|calls| {
+                (0..calls).for_each(|_| {
+                    black_box(rows.distance_between(0, 1));
+                })
+            }),
+        ),
+        (ROWS, Box::new(|calls| (0..calls).for_each(|_| rows.distances(&query, &ids, black_box(&mut out))))),
+        (1, Box::new(|calls| (0..calls).for_each(|_| read(a, b, kernels.name())))),
     ]);
     println!(
-        "| {:<10} | {set:<8} | {:<4} | {metric:<12?} | {dim:>4} | {theirs:>6.1} | {slices:>6.1} | {rows:>6.1} | {:>5.2} | {:>5.2} |",
+        "| {:<10} | {set:<8} | {:<4} | {metric:<12?} | {dim:>4} | {theirs:>6.1} | {slices:>6.1} | {pairs:>6.1} | {rows:>6.1} | {reading:>6.1} | {:>5.2} | {:>5.2} | {:>5.2} |",
         kernels.name(),
         T::NAME,
         theirs / slices,
+        theirs / pairs,
         theirs / rows
     );
     Ok(())
@@ -142,8 +185,10 @@ macro_rules! operations {
                 k,
                 dim,
                 Metric::L2,
-                |k, a, b| {
-                    black_box(k.l2_squared(a, b));
+                |k, a, b, calls| {
+                    for _ in 0..calls {
+                        black_box(k.l2_squared(a, b));
+                    }
                 },
                 to,
             )?;
@@ -151,8 +196,10 @@ macro_rules! operations {
                 k,
                 dim,
                 Metric::InnerProduct,
-                |k, a, b| {
-                    black_box(k.dot(a, b));
+                |k, a, b, calls| {
+                    for _ in 0..calls {
+                        black_box(k.dot(a, b));
+                    }
                 },
                 to,
             )?;
@@ -160,8 +207,10 @@ macro_rules! operations {
                 k,
                 dim,
                 Metric::Cosine,
-                |k, a, b| {
-                    black_box(k.cosine_distance(a, b));
+                |k, a, b, calls| {
+                    for _ in 0..calls {
+                        black_box(k.cosine_distance(a, b));
+                    }
                 },
                 to,
             )?;

@@ -32,6 +32,7 @@ unsafe fn sdot(mut sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
 impl Isa for Neon {
     type V = float32x4_t;
     const LANES: usize = 4;
+    const MANY: bool = true;
 
     #[inline(always)]
     unsafe fn zero() -> float32x4_t {
@@ -97,6 +98,7 @@ macro_rules! bytes {
             type B = uint8x16_t;
             type S = int32x4_t;
             const BYTES: usize = 16;
+            const MANY: bool = true;
 
             #[inline(always)]
             unsafe fn zero() -> int32x4_t {
@@ -113,8 +115,24 @@ macro_rules! bytes {
             #[inline(always)]
             $dot
             #[inline(always)]
+            unsafe fn apart(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t {
+                unsafe { vreinterpretq_u8_s8(vabdq_s8(vreinterpretq_s8_u8(a), vreinterpretq_s8_u8(b))) }
+            }
+            #[inline(always)]
+            unsafe fn squares(unsigned: uint8x16_t, sum: int32x4_t) -> int32x4_t {
+                unsafe {
+                    let low = vmull_u8(vget_low_u8(unsigned), vget_low_u8(unsigned));
+                    let sums = vpadalq_u16(vreinterpretq_u32_s32(sum), low);
+                    vreinterpretq_s32_u32(vpadalq_u16(sums, vmull_high_u8(unsigned, unsigned)))
+                }
+            }
+            #[inline(always)]
             unsafe fn add(a: int32x4_t, b: int32x4_t) -> int32x4_t {
                 unsafe { vaddq_s32(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn sub(a: int32x4_t, b: int32x4_t) -> int32x4_t {
+                unsafe { vsubq_s32(a, b) }
             }
             #[inline(always)]
             unsafe fn sum(a: int32x4_t) -> i32 {

@@ -20,30 +20,135 @@ unsafe fn step<I: Bytes, const STORED: bool>(codes: *const u8, other: *const u8,
     }
 }
 
+/// All sums together, in the order of a tree.
+///
+/// # Safety
+/// As [`Bytes`].
+#[inline(always)]
+unsafe fn total<I: Bytes, const N: usize>(mut sums: [I::S; N]) -> i32 {
+    let mut width = N / 2;
+    while width > 0 {
+        for i in 0..width {
+            // SAFETY: the caller's instruction set.
+            sums[i] = unsafe { I::add(sums[i], sums[i + width]) };
+        }
+        width /= 2;
+    }
+    // SAFETY: as above.
+    unsafe { I::sum(sums[0]) }
+}
+
+/// # Safety
+/// As [`dot`]; N a power of two.
+#[inline(always)]
+unsafe fn dot_by<I: Bytes, const STORED: bool, const N: usize>(codes: *const u8, other: *const u8, n: usize) -> i32 {
+    let mut at = 0;
+    // SAFETY: every load ends at or before `n`.
+    unsafe {
+        let mut sums = [I::zero(); N];
+        while at + N * I::BYTES <= n {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                let at = at + i * I::BYTES;
+                *sum = step::<I, STORED>(codes.add(at), other.add(at), *sum);
+            }
+            at += N * I::BYTES;
+        }
+        // Fewer than N vectors are left: one for each sum, for none is to wait for another.
+        for sum in &mut sums {
+            if at < n {
+                *sum = step::<I, STORED>(codes.add(at), other.add(at), *sum);
+                at += I::BYTES;
+            }
+        }
+        total::<I, N>(sums)
+    }
+}
+
 /// `sum u b` for stored codes `u` and bytes with sign `b`; with `STORED` the `b` are stored codes, too.
 ///
 /// # Safety
 /// As [`Bytes`]; `n` bytes at each address, `n` a multiple of 64 and at most [`AT_ONCE`].
 #[inline(always)]
 pub(super) unsafe fn dot<I: Bytes, const STORED: bool>(codes: *const u8, other: *const u8, n: usize) -> i32 {
+    // SAFETY: handed on.
+    unsafe { if I::MANY { dot_by::<I, STORED, 8>(codes, other, n) } else { dot_by::<I, STORED, 4>(codes, other, n) } }
+}
+
+/// `sum a b` of bytes with sign, any length up to [`AT_ONCE`].
+///
+/// # Safety
+/// As [`Bytes`]; `n` bytes at each address.
+#[inline(always)]
+pub(super) unsafe fn dot_any<I: Bytes>(a: *const i8, b: *const i8, n: usize) -> i32 {
+    let (a, b) = (a.cast::<u8>(), b.cast::<u8>());
     let mut at = 0;
     // SAFETY: every load ends at or before `n`.
     unsafe {
-        let (mut s0, mut s1, mut s2, mut s3) = (I::zero(), I::zero(), I::zero(), I::zero());
+        let halves = I::load([0x80; 64].as_ptr());
+        let (mut sums, mut shifts) = ([I::zero(); 4], [I::zero(); 4]);
         while at + 4 * I::BYTES <= n {
-            let (x, y) = (codes.add(at), other.add(at));
-            s0 = step::<I, STORED>(x, y, s0);
-            s1 = step::<I, STORED>(x.add(I::BYTES), y.add(I::BYTES), s1);
-            s2 = step::<I, STORED>(x.add(2 * I::BYTES), y.add(2 * I::BYTES), s2);
-            s3 = step::<I, STORED>(x.add(3 * I::BYTES), y.add(3 * I::BYTES), s3);
+            for i in 0..4 {
+                let (p, q) = (I::load(a.add(at + i * I::BYTES)), I::load(b.add(at + i * I::BYTES)));
+                // The same step takes 128 away as adds it.
+                sums[i] = I::dot(I::signed(p), q, sums[i]);
+                shifts[i] = I::dot(halves, q, shifts[i]);
+            }
             at += 4 * I::BYTES;
         }
-        while at < n {
-            s0 = step::<I, STORED>(codes.add(at), other.add(at), s0);
-            at += I::BYTES;
+        // One vector for each sum, the last one perhaps in part.
+        for i in 0..4 {
+            if at < n {
+                let (p, q) = load_up_to::<I>(a.add(at), b.add(at), n - at);
+                sums[i] = I::dot(I::signed(p), q, sums[i]);
+                shifts[i] = I::dot(halves, q, shifts[i]);
+                at += I::BYTES;
+            }
         }
-        I::sum(I::add(I::add(s0, s1), I::add(s2, s3)))
+        for (sum, shift) in sums.iter_mut().zip(shifts) {
+            *sum = I::sub(*sum, shift);
+        }
+        total::<I, 4>(sums)
     }
+}
+
+/// `sum (a - b)^2` of bytes with sign, any length up to half of [`AT_ONCE`]: 65,025 times as many still fit an i32.
+///
+/// # Safety
+/// As [`Bytes`]; `n` bytes at each address.
+#[inline(always)]
+pub(super) unsafe fn l2_any<I: Bytes>(a: *const i8, b: *const i8, n: usize) -> i32 {
+    let (a, b) = (a.cast::<u8>(), b.cast::<u8>());
+    let mut at = 0;
+    // SAFETY: every load ends at or before `n`.
+    unsafe {
+        let mut sums = [I::zero(); 4];
+        while at + 4 * I::BYTES <= n {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                let (p, q) = (I::load(a.add(at + i * I::BYTES)), I::load(b.add(at + i * I::BYTES)));
+                *sum = I::squares(I::apart(p, q), *sum);
+            }
+            at += 4 * I::BYTES;
+        }
+        // One vector for each sum, the last one perhaps in part.
+        for sum in &mut sums {
+            if at < n {
+                let (p, q) = load_up_to::<I>(a.add(at), b.add(at), n - at);
+                *sum = I::squares(I::apart(p, q), *sum);
+                at += I::BYTES;
+            }
+        }
+        total::<I, 4>(sums)
+    }
+}
+
+/// A vector of each, of no more than `n` bytes, zeros behind them.
+///
+/// # Safety
+/// As [`Bytes`]; `n > 0` bytes at each address.
+#[inline(always)]
+unsafe fn load_up_to<I: Bytes>(a: *const u8, b: *const u8, n: usize) -> (I::B, I::B) {
+    // SAFETY: handed on.
+    unsafe { if n >= I::BYTES { (I::load(a), I::load(b)) } else { (I::load_first(a, n), I::load_first(b, n)) } }
 }
 
 /// One query, bytes with sign, against many rows of stored codes.
@@ -66,20 +171,14 @@ pub(super) unsafe fn rows<I: Bytes>(query: *const i8, rows: *const u8, stride: u
 /// As [`Bytes`]; `n` bytes at each address.
 #[inline(always)]
 pub(super) unsafe fn sums<I: Bytes>(a: *const i8, b: *const i8, n: usize) -> [i32; 3] {
-    let whole = n / I::BYTES * I::BYTES;
-    // The last few, with zeros behind them.
-    let (mut x, mut y) = ([0u8; 64], [0u8; 64]);
-    // SAFETY: every load ends at or before `n`, or lies in the arrays; fewer than BYTES <= 64 are left over.
+    let (a, b) = (a.cast::<u8>(), b.cast::<u8>());
+    let mut at = 0;
+    // SAFETY: every load ends at or before `n`.
     unsafe {
-        std::ptr::copy_nonoverlapping(a.cast::<u8>().add(whole), x.as_mut_ptr(), n - whole);
-        std::ptr::copy_nonoverlapping(b.cast::<u8>().add(whole), y.as_mut_ptr(), n - whole);
         let halves = I::load([0x80; 64].as_ptr());
         let mut sums = [I::zero(); 5];
-        let mut at = 0;
         while at < n {
-            let (p, q) =
-                if at < whole { (a.cast::<u8>().add(at), b.cast::<u8>().add(at)) } else { (x.as_ptr(), y.as_ptr()) };
-            let (p, q) = (I::load(p), I::load(q));
+            let (p, q) = load_up_to::<I>(a.add(at), b.add(at), n - at);
             // The same step takes 128 away as adds it.
             let (u, v) = (I::signed(p), I::signed(q));
             sums = [

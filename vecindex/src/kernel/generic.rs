@@ -1,7 +1,7 @@
 //! The loops, once for all instruction sets.
 //!
-//! Four accumulators, for one multiply-add takes four cycles and two can start in each; rows of an index are aligned to
-//! 64 bytes (an unaligned 64-byte load costs twice as much) and padded with zeros, so that they need no tail.
+//! Four accumulators, or eight, for one multiply-add takes four cycles and two can start in each; rows of an index are
+//! aligned to 64 bytes (an unaligned 64-byte load costs twice as much) and padded with zeros, so that they need no tail.
 
 use half::{bf16, f16};
 
@@ -111,28 +111,91 @@ impl Op for Dot {
     }
 }
 
+/// Whether eight sums are kept, for which there have to be registers. With vectors of 64 bytes four do: two loads for each
+/// multiply-add are then what takes the time, and shorter rows are summed up sooner.
+const fn eight<I: Isa>() -> bool {
+    I::MANY && I::LANES < 16
+}
+
+/// All sums together, in the order of a tree.
+///
+/// # Safety
+/// As [`Isa`].
+#[inline(always)]
+unsafe fn total<I: Isa, const N: usize>(mut sums: [I::V; N]) -> f32 {
+    let mut width = N / 2;
+    while width > 0 {
+        for i in 0..width {
+            // SAFETY: the caller's instruction set.
+            sums[i] = unsafe { I::add(sums[i], sums[i + width]) };
+        }
+        width /= 2;
+    }
+    // SAFETY: as above.
+    unsafe { I::sum(sums[0]) }
+}
+
+/// # Safety
+/// As [`aligned`]; N a power of two.
+#[inline(always)]
+unsafe fn aligned_by<I: Isa, O: Op, A: Stored, B: Stored, const N: usize>(a: *const A, b: *const B, n: usize) -> f32 {
+    let mut at = 0;
+    // SAFETY: every load ends at or before `n`, and `at` is a multiple of the lanes, so of the vector's size.
+    unsafe {
+        let mut sums = [I::zero(); N];
+        while at + N * I::LANES <= n {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                let at = at + i * I::LANES;
+                *sum = O::step::<I>(A::load_aligned::<I>(a.add(at)), B::load_aligned::<I>(b.add(at)), *sum);
+            }
+            at += N * I::LANES;
+        }
+        // Fewer than N vectors are left: one for each sum, for none is to wait for another.
+        for sum in &mut sums {
+            if at < n {
+                *sum = O::step::<I>(A::load_aligned::<I>(a.add(at)), B::load_aligned::<I>(b.add(at)), *sum);
+                at += I::LANES;
+            }
+        }
+        total::<I, N>(sums)
+    }
+}
+
 /// # Safety
 /// As [`Isa`]; `n` elements at `a` and `b`, aligned to 64 bytes; `n` a multiple of 16.
 #[inline(always)]
 pub(super) unsafe fn aligned<I: Isa, O: Op, A: Stored, B: Stored>(a: *const A, b: *const B, n: usize) -> f32 {
-    let step = 4 * I::LANES;
+    // SAFETY: handed on.
+    unsafe { if eight::<I>() { aligned_by::<I, O, A, B, 8>(a, b, n) } else { aligned_by::<I, O, A, B, 4>(a, b, n) } }
+}
+
+/// # Safety
+/// As [`any`]; N a power of two.
+#[inline(always)]
+unsafe fn any_by<I: Isa, O: Op, T: Stored, const N: usize>(a: *const T, b: *const T, n: usize) -> f32 {
     let mut at = 0;
-    // SAFETY: every load ends at or before `n`, and `at` is a multiple of the lanes, so of the vector's size.
+    // SAFETY: every load ends at or before `n`.
     unsafe {
-        let (mut s0, mut s1, mut s2, mut s3) = (I::zero(), I::zero(), I::zero(), I::zero());
-        while at + step <= n {
-            let (x, y) = (a.add(at), b.add(at));
-            s0 = O::step::<I>(A::load_aligned::<I>(x), B::load_aligned::<I>(y), s0);
-            s1 = O::step::<I>(A::load_aligned::<I>(x.add(I::LANES)), B::load_aligned::<I>(y.add(I::LANES)), s1);
-            s2 = O::step::<I>(A::load_aligned::<I>(x.add(2 * I::LANES)), B::load_aligned::<I>(y.add(2 * I::LANES)), s2);
-            s3 = O::step::<I>(A::load_aligned::<I>(x.add(3 * I::LANES)), B::load_aligned::<I>(y.add(3 * I::LANES)), s3);
-            at += step;
+        let mut sums = [I::zero(); N];
+        while at + N * I::LANES <= n {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                let at = at + i * I::LANES;
+                *sum = O::step::<I>(T::load::<I>(a.add(at)), T::load::<I>(b.add(at)), *sum);
+            }
+            at += N * I::LANES;
         }
-        while at < n {
-            s0 = O::step::<I>(A::load_aligned::<I>(a.add(at)), B::load_aligned::<I>(b.add(at)), s0);
-            at += I::LANES;
+        for sum in &mut sums {
+            if at + I::LANES <= n {
+                *sum = O::step::<I>(T::load::<I>(a.add(at)), T::load::<I>(b.add(at)), *sum);
+                at += I::LANES;
+            }
         }
-        I::sum(I::add(I::add(s0, s1), I::add(s2, s3)))
+        if at < n {
+            let last = N - 1;
+            let (x, y) = (T::load_first::<I>(a.add(at), n - at), T::load_first::<I>(b.add(at), n - at));
+            sums[last] = O::step::<I>(x, y, sums[last]);
+        }
+        total::<I, N>(sums)
     }
 }
 
@@ -140,28 +203,8 @@ pub(super) unsafe fn aligned<I: Isa, O: Op, A: Stored, B: Stored>(a: *const A, b
 /// As [`Isa`]; `n` elements at `a` and `b`.
 #[inline(always)]
 pub(super) unsafe fn any<I: Isa, O: Op, T: Stored>(a: *const T, b: *const T, n: usize) -> f32 {
-    let step = 4 * I::LANES;
-    let mut at = 0;
-    // SAFETY: every load ends at or before `n`.
-    unsafe {
-        let (mut s0, mut s1, mut s2, mut s3) = (I::zero(), I::zero(), I::zero(), I::zero());
-        while at + step <= n {
-            let (x, y) = (a.add(at), b.add(at));
-            s0 = O::step::<I>(T::load::<I>(x), T::load::<I>(y), s0);
-            s1 = O::step::<I>(T::load::<I>(x.add(I::LANES)), T::load::<I>(y.add(I::LANES)), s1);
-            s2 = O::step::<I>(T::load::<I>(x.add(2 * I::LANES)), T::load::<I>(y.add(2 * I::LANES)), s2);
-            s3 = O::step::<I>(T::load::<I>(x.add(3 * I::LANES)), T::load::<I>(y.add(3 * I::LANES)), s3);
-            at += step;
-        }
-        while at + I::LANES <= n {
-            s0 = O::step::<I>(T::load::<I>(a.add(at)), T::load::<I>(b.add(at)), s0);
-            at += I::LANES;
-        }
-        if at < n {
-            s1 = O::step::<I>(T::load_first::<I>(a.add(at), n - at), T::load_first::<I>(b.add(at), n - at), s1);
-        }
-        I::sum(I::add(I::add(s0, s1), I::add(s2, s3)))
-    }
+    // SAFETY: handed on.
+    unsafe { if eight::<I>() { any_by::<I, O, T, 8>(a, b, n) } else { any_by::<I, O, T, 4>(a, b, n) } }
 }
 
 /// The three sums of a cosine in one pass: a·b, a·a, b·b.
@@ -170,24 +213,37 @@ pub(super) unsafe fn any<I: Isa, O: Op, T: Stored>(a: *const T, b: *const T, n: 
 /// As [`any`].
 #[inline(always)]
 pub(super) unsafe fn cosine<I: Isa, T: Stored>(a: *const T, b: *const T, n: usize) -> [f32; 3] {
+    // SAFETY: handed on.
+    unsafe { if I::MANY { cosine_by::<I, T, 4>(a, b, n) } else { cosine_by::<I, T, 1>(a, b, n) } }
+}
+
+/// # Safety
+/// As [`any`]; N a power of two.
+#[inline(always)]
+unsafe fn cosine_by<I: Isa, T: Stored, const N: usize>(a: *const T, b: *const T, n: usize) -> [f32; 3] {
     let mut at = 0;
     // SAFETY: every load ends at or before `n`.
     unsafe {
-        let (mut ab, mut aa, mut bb) = (I::zero(), I::zero(), I::zero());
-        while at + I::LANES <= n {
-            let (x, y) = (T::load::<I>(a.add(at)), T::load::<I>(b.add(at)));
-            ab = I::mul_add(x, y, ab);
-            aa = I::mul_add(x, x, aa);
-            bb = I::mul_add(y, y, bb);
+        let (mut ab, mut aa, mut bb) = ([I::zero(); N], [I::zero(); N], [I::zero(); N]);
+        while at + N * I::LANES <= n {
+            for i in 0..N {
+                let at = at + i * I::LANES;
+                let (x, y) = (T::load::<I>(a.add(at)), T::load::<I>(b.add(at)));
+                (ab[i], aa[i], bb[i]) = (I::mul_add(x, y, ab[i]), I::mul_add(x, x, aa[i]), I::mul_add(y, y, bb[i]));
+            }
+            at += N * I::LANES;
+        }
+        while at < n {
+            let some = n - at;
+            let (x, y) = if some >= I::LANES {
+                (T::load::<I>(a.add(at)), T::load::<I>(b.add(at)))
+            } else {
+                (T::load_first::<I>(a.add(at), some), T::load_first::<I>(b.add(at), some))
+            };
+            (ab[0], aa[0], bb[0]) = (I::mul_add(x, y, ab[0]), I::mul_add(x, x, aa[0]), I::mul_add(y, y, bb[0]));
             at += I::LANES;
         }
-        if at < n {
-            let (x, y) = (T::load_first::<I>(a.add(at), n - at), T::load_first::<I>(b.add(at), n - at));
-            ab = I::mul_add(x, y, ab);
-            aa = I::mul_add(x, x, aa);
-            bb = I::mul_add(y, y, bb);
-        }
-        [I::sum(ab), I::sum(aa), I::sum(bb)]
+        [total::<I, N>(ab), total::<I, N>(aa), total::<I, N>(bb)]
     }
 }
 

@@ -16,6 +16,8 @@ pub(super) trait Isa {
     type V: Copy;
     /// Floats in a vector: a power of two, at most 16.
     const LANES: usize;
+    /// Whether the processor has registers for twelve sums at once.
+    const MANY: bool;
 
     unsafe fn zero() -> Self::V;
     unsafe fn load(from: *const f32) -> Self::V;
@@ -44,14 +46,31 @@ pub(super) trait Bytes {
     type S: Copy;
     /// Bytes in a vector: a divisor of 64.
     const BYTES: usize;
+    /// Whether products are made so fast that it takes eight sums to keep up with them.
+    const MANY: bool;
 
     unsafe fn zero() -> Self::S;
     unsafe fn load(from: *const u8) -> Self::B;
+    /// The first `n < BYTES` bytes, zeros behind them.
+    #[inline(always)]
+    unsafe fn load_first(from: *const u8, n: usize) -> Self::B {
+        let mut bytes = [0; 64];
+        // SAFETY: `n` bytes are readable, and n < BYTES <= 64 fit.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), n);
+            Self::load(bytes.as_ptr())
+        }
+    }
     /// Stored codes with their sign back: each byte minus 128.
     unsafe fn signed(codes: Self::B) -> Self::B;
     /// `sum` plus the products of bytes without sign and bytes with one, added up in any order. Never saturates.
     unsafe fn dot(unsigned: Self::B, signed: Self::B, sum: Self::S) -> Self::S;
+    /// How far bytes with sign are apart, without sign.
+    unsafe fn apart(a: Self::B, b: Self::B) -> Self::B;
+    /// `sum` plus the squares of bytes without sign, added up in any order. Never saturates.
+    unsafe fn squares(unsigned: Self::B, sum: Self::S) -> Self::S;
     unsafe fn add(a: Self::S, b: Self::S) -> Self::S;
+    unsafe fn sub(a: Self::S, b: Self::S) -> Self::S;
     unsafe fn sum(a: Self::S) -> i32;
 }
 

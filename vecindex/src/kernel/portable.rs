@@ -12,6 +12,7 @@ struct Portable;
 impl Isa for Portable {
     type V = f32x8;
     const LANES: usize = 8;
+    const MANY: bool = false;
 
     #[inline(always)]
     unsafe fn zero() -> f32x8 {
@@ -69,6 +70,7 @@ impl Bytes for Portable {
     type B = [u8; 16];
     type S = i32x8;
     const BYTES: usize = 16;
+    const MANY: bool = false;
 
     #[inline(always)]
     unsafe fn zero() -> i32x8 {
@@ -90,8 +92,21 @@ impl Bytes for Portable {
         sum + unsigned.dot(signed)
     }
     #[inline(always)]
+    unsafe fn apart(a: [u8; 16], b: [u8; 16]) -> [u8; 16] {
+        std::array::from_fn(|i| (a[i] as i8).abs_diff(b[i] as i8))
+    }
+    #[inline(always)]
+    unsafe fn squares(unsigned: [u8; 16], sum: i32x8) -> i32x8 {
+        let unsigned = i16x16::new(unsigned.map(i16::from));
+        sum + unsigned.dot(unsigned)
+    }
+    #[inline(always)]
     unsafe fn add(a: i32x8, b: i32x8) -> i32x8 {
         a + b
+    }
+    #[inline(always)]
+    unsafe fn sub(a: i32x8, b: i32x8) -> i32x8 {
+        a - b
     }
     #[inline(always)]
     unsafe fn sum(a: i32x8) -> i32 {

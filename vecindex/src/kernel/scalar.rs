@@ -10,6 +10,7 @@ struct Scalar;
 impl Isa for Scalar {
     type V = f32;
     const LANES: usize = 1;
+    const MANY: bool = false;
 
     #[inline(always)]
     unsafe fn zero() -> f32 {
@@ -61,6 +62,7 @@ impl Bytes for Scalar {
     type B = u8;
     type S = i32;
     const BYTES: usize = 1;
+    const MANY: bool = false;
 
     #[inline(always)]
     unsafe fn zero() -> i32 {
@@ -80,8 +82,20 @@ impl Bytes for Scalar {
         sum + i32::from(unsigned) * i32::from(signed as i8)
     }
     #[inline(always)]
+    unsafe fn apart(a: u8, b: u8) -> u8 {
+        (a as i8).abs_diff(b as i8)
+    }
+    #[inline(always)]
+    unsafe fn squares(unsigned: u8, sum: i32) -> i32 {
+        sum + i32::from(unsigned) * i32::from(unsigned)
+    }
+    #[inline(always)]
     unsafe fn add(a: i32, b: i32) -> i32 {
         a + b
+    }
+    #[inline(always)]
+    unsafe fn sub(a: i32, b: i32) -> i32 {
+        a - b
     }
     #[inline(always)]
     unsafe fn sum(a: i32) -> i32 {

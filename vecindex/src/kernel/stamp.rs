@@ -53,6 +53,16 @@ macro_rules! stamp {
                 unsafe { codes::dot::<$bytes, true>(a, b, n) }
             }
             $(#[target_feature(enable = $features)])?
+            unsafe fn code_dot(a: *const i8, b: *const i8, n: usize) -> i32 {
+                // SAFETY: the table's contract.
+                unsafe { codes::dot_any::<$bytes>(a, b, n) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn code_l2(a: *const i8, b: *const i8, n: usize) -> i32 {
+                // SAFETY: the table's contract.
+                unsafe { codes::l2_any::<$bytes>(a, b, n) }
+            }
+            $(#[target_feature(enable = $features)])?
             unsafe fn code_sums(a: *const i8, b: *const i8, n: usize) -> [i32; 3] {
                 // SAFETY: the table's contract.
                 unsafe { codes::sums::<$bytes>(a, b, n) }
@@ -73,7 +83,13 @@ macro_rules! stamp {
                 f32: floats(),
                 f16: floats(),
                 bf16: floats(),
-                codes: CodeKernels { rows: code_rows, pair: code_pair, sums: code_sums },
+                codes: CodeKernels {
+                    rows: code_rows,
+                    pair: code_pair,
+                    l2: code_l2,
+                    dot: code_dot,
+                    sums: code_sums,
+                },
             }
         };
     };

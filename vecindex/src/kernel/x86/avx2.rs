@@ -17,6 +17,7 @@ static MASK: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0
 impl Isa for Avx2 {
     type V = __m256;
     const LANES: usize = 8;
+    const MANY: bool = true;
 
     #[inline(always)]
     unsafe fn zero() -> __m256 {
@@ -74,6 +75,7 @@ impl Bytes for Avx2 {
     type B = __m256i;
     type S = __m256i;
     const BYTES: usize = 32;
+    const MANY: bool = false;
 
     #[inline(always)]
     unsafe fn zero() -> __m256i {
@@ -100,8 +102,24 @@ impl Bytes for Avx2 {
         }
     }
     #[inline(always)]
+    unsafe fn apart(a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_sub_epi8(_mm256_max_epi8(a, b), _mm256_min_epi8(a, b)) }
+    }
+    #[inline(always)]
+    unsafe fn squares(unsigned: __m256i, sum: __m256i) -> __m256i {
+        unsafe {
+            let even = _mm256_and_si256(unsigned, _mm256_set1_epi16(0xff));
+            let odd = _mm256_srli_epi16::<8>(unsigned);
+            _mm256_add_epi32(sum, _mm256_add_epi32(_mm256_madd_epi16(even, even), _mm256_madd_epi16(odd, odd)))
+        }
+    }
+    #[inline(always)]
     unsafe fn add(a: __m256i, b: __m256i) -> __m256i {
         unsafe { _mm256_add_epi32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn sub(a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_sub_epi32(a, b) }
     }
     #[inline(always)]
     unsafe fn sum(a: __m256i) -> i32 {

@@ -15,6 +15,7 @@ struct Vnni;
 impl Isa for Avx512 {
     type V = __m512;
     const LANES: usize = 16;
+    const MANY: bool = true;
 
     #[inline(always)]
     unsafe fn zero() -> __m512 {
@@ -70,6 +71,7 @@ macro_rules! bytes {
             type B = __m512i;
             type S = __m512i;
             const BYTES: usize = 64;
+            const MANY: bool = true;
 
             #[inline(always)]
             unsafe fn zero() -> __m512i {
@@ -80,14 +82,35 @@ macro_rules! bytes {
                 unsafe { _mm512_loadu_si512(from.cast()) }
             }
             #[inline(always)]
+            unsafe fn load_first(from: *const u8, n: usize) -> __m512i {
+                // A masked load touches only the bytes whose bit is set.
+                unsafe { _mm512_maskz_loadu_epi8((1u64 << n) - 1, from.cast()) }
+            }
+            #[inline(always)]
             unsafe fn signed(codes: __m512i) -> __m512i {
                 unsafe { _mm512_xor_si512(codes, _mm512_set1_epi8(-128)) }
             }
             #[inline(always)]
             $dot
             #[inline(always)]
+            unsafe fn apart(a: __m512i, b: __m512i) -> __m512i {
+                unsafe { _mm512_sub_epi8(_mm512_max_epi8(a, b), _mm512_min_epi8(a, b)) }
+            }
+            #[inline(always)]
+            unsafe fn squares(unsigned: __m512i, sum: __m512i) -> __m512i {
+                unsafe {
+                    let even = _mm512_and_si512(unsigned, _mm512_set1_epi16(0xff));
+                    let odd = _mm512_srli_epi16::<8>(unsigned);
+                    _mm512_add_epi32(sum, _mm512_add_epi32(_mm512_madd_epi16(even, even), _mm512_madd_epi16(odd, odd)))
+                }
+            }
+            #[inline(always)]
             unsafe fn add(a: __m512i, b: __m512i) -> __m512i {
                 unsafe { _mm512_add_epi32(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn sub(a: __m512i, b: __m512i) -> __m512i {
+                unsafe { _mm512_sub_epi32(a, b) }
             }
             #[inline(always)]
             unsafe fn sum(a: __m512i) -> i32 {
