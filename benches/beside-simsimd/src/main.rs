@@ -1,7 +1,7 @@
 //! Distances of two vectors, hot in the first cache and aligned to 64 bytes: nanoseconds of ours beside SimSIMD's.
 //!
 //! `cargo run --release` in this folder runs itself once for each instruction set (`VECINDEX_ISA` names one alone). SimSIMD is
-//! pinned to the same one: `avx2` is its `haswell`, the AVX-512 ones are the best that it has for this processor. `slices` are
+//! pinned to the same one: those of AVX2 are its `haswell`, the AVX-512 ones are the best that it has for this processor. `slices` are
 //! the functions for two slices of any length; `pairs` and `rows` are what an index calls: two rows, and one query with some
 //! rows, per row, asking memory for the next ones. `reading` loads both vectors and does nothing with them: nothing is faster.
 //!
@@ -142,7 +142,7 @@ fn compare<T: theirs::Known + vecindex::kernel::Element, E: Encoding>(
     let aligned = |row: &[f32]| Aligned::of(&row.iter().map(|x| to(*x)).collect::<Vec<T>>());
     let (a, b) = (aligned(&raw[0]), aligned(&raw[1]));
     let (a, b) = (a.get(), b.get());
-    let (pinned, set) = theirs::find::<T>(metric, kernels.name() == "avx2");
+    let (pinned, set) = theirs::find::<T>(metric, kernels.name().starts_with("avx2"));
     let (rows, query) = stored::<E>(&raw, metric)?;
     let (ids, mut out): (Vec<u32>, _) = ((0..ROWS as u32).collect(), [0.0; ROWS]);
     let [theirs, slices, pairs, rows, reading] = race([

@@ -190,7 +190,8 @@ pub(super) unsafe fn sums<I: Bytes>(a: *const i8, b: *const i8, n: usize) -> [i3
             ];
             at += I::BYTES;
         }
-        let [ab, aa, bb, a128, b128] = sums.map(|sum| I::sum(sum));
-        [ab - b128, aa - a128, bb - b128]
+        let [ab, aa, bb, a128, b128] = sums;
+        // No closure: it would be compiled for another instruction set.
+        [I::sum(I::sub(ab, b128)), I::sum(I::sub(aa, a128)), I::sum(I::sub(bb, b128))]
     }
 }

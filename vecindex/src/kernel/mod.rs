@@ -3,10 +3,11 @@
 //! Each operation is one generic loop (`generic` for floats, `codes` for bytes) over a tiny vector trait (`isa`); one thin
 //! module per instruction set implements the traits, and `stamp!` compiles the loops once for each. The set is chosen once
 //! per process: the best one the processor has, or the one that the environment variable `VECINDEX_ISA` names (`scalar`,
-//! `portable`, `avx2`, `avx512`, `avx512vnni`, `neon`, `neondot`).
+//! `portable`, `avx2`, `avx2vnni`, `avx512`, `avx512vnni`, `neon`, `neondot`).
 //!
 //! Sums of floats are accumulated in f32 lanes: the result is within `(d / lanes + log2 lanes + 5) * 2^-24 * sum |t_i|` of
-//! the true value, where `t_i` are the terms, `x_i y_i` or `(x_i - y_i)^2`. Different sets may differ in the last digits; one process uses one set only. Sums of bytes are exact.
+//! the true value, where `t_i` are the terms, `x_i y_i` or `(x_i - y_i)^2`. Different sets may differ in the last digits; one
+//! process uses one set only. Sums of bytes are exact.
 
 mod codes;
 mod element;
@@ -137,7 +138,10 @@ pub fn available() -> Vec<&'static Kernels> {
     {
         let fma = is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
         if is_x86_feature_detected!("avx2") && fma {
-            all.push(&x86::avx2::KERNELS);
+            all.push(&x86::avx2::plain::KERNELS);
+            if is_x86_feature_detected!("avxvnni") {
+                all.push(&x86::avx2::vnni::KERNELS);
+            }
         }
         if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
             all.push(&x86::avx512::plain::KERNELS);

@@ -41,7 +41,7 @@ fn slack(k: &Kernels, size: f64, d: usize) -> f64 {
     let lanes = match k.name() {
         "scalar" => 1,
         "neon" | "neondot" => 4,
-        "portable" | "avx2" => 8,
+        "portable" | "avx2" | "avx2vnni" => 8,
         _ => 16,
     };
     let steps = d.div_ceil(lanes) + lanes.ilog2() as usize + 5;
@@ -310,7 +310,7 @@ macro_rules! suite {
 
 suite!(scalar, portable);
 #[cfg(target_arch = "x86_64")]
-suite!(avx2, avx512, avx512vnni);
+suite!(avx2, avx2vnni, avx512, avx512vnni);
 #[cfg(target_arch = "aarch64")]
 suite!(neon, neondot);
 

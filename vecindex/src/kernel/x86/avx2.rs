@@ -1,13 +1,14 @@
-//! AVX2 with fused multiply-add: eight floats at a time.
+//! AVX2 with fused multiply-add: eight floats at a time. Codes by VNNI where there is VNNI without AVX-512: products of four
+//! bytes and their sum in one instruction.
 
 use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
 use crate::kernel::isa::{Bytes, Isa};
-use crate::kernel::stamp::stamp;
 
 struct Avx2;
+struct AvxVnni;
 
 /// Eight set lanes, then eight clear ones: a window into it masks the first n lanes.
 static MASK: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -69,27 +70,65 @@ impl Isa for Avx2 {
     }
 }
 
-// SAFETY of every block below: as above.
-#[allow(clippy::undocumented_unsafe_blocks)]
-impl Bytes for Avx2 {
-    type B = __m256i;
-    type S = __m256i;
-    const BYTES: usize = 32;
-    const MANY: bool = false;
+macro_rules! bytes {
+    ($isa:ty, $many:literal, $dot:item) => {
+        // SAFETY of every block below: as above.
+        #[allow(clippy::undocumented_unsafe_blocks)]
+        impl Bytes for $isa {
+            type B = __m256i;
+            type S = __m256i;
+            const BYTES: usize = 32;
+            const MANY: bool = $many;
 
-    #[inline(always)]
-    unsafe fn zero() -> __m256i {
-        unsafe { _mm256_setzero_si256() }
-    }
-    #[inline(always)]
-    unsafe fn load(from: *const u8) -> __m256i {
-        unsafe { _mm256_loadu_si256(from.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn signed(codes: __m256i) -> __m256i {
-        unsafe { _mm256_xor_si256(codes, _mm256_set1_epi8(-128)) }
-    }
-    #[inline(always)]
+            #[inline(always)]
+            unsafe fn zero() -> __m256i {
+                unsafe { _mm256_setzero_si256() }
+            }
+            #[inline(always)]
+            unsafe fn load(from: *const u8) -> __m256i {
+                unsafe { _mm256_loadu_si256(from.cast()) }
+            }
+            #[inline(always)]
+            unsafe fn signed(codes: __m256i) -> __m256i {
+                unsafe { _mm256_xor_si256(codes, _mm256_set1_epi8(-128)) }
+            }
+            #[inline(always)]
+            $dot
+            #[inline(always)]
+            unsafe fn apart(a: __m256i, b: __m256i) -> __m256i {
+                unsafe { _mm256_sub_epi8(_mm256_max_epi8(a, b), _mm256_min_epi8(a, b)) }
+            }
+            #[inline(always)]
+            unsafe fn squares(unsigned: __m256i, sum: __m256i) -> __m256i {
+                unsafe {
+                    let even = _mm256_and_si256(unsigned, _mm256_set1_epi16(0xff));
+                    let odd = _mm256_srli_epi16::<8>(unsigned);
+                    _mm256_add_epi32(sum, _mm256_add_epi32(_mm256_madd_epi16(even, even), _mm256_madd_epi16(odd, odd)))
+                }
+            }
+            #[inline(always)]
+            unsafe fn add(a: __m256i, b: __m256i) -> __m256i {
+                unsafe { _mm256_add_epi32(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn sub(a: __m256i, b: __m256i) -> __m256i {
+                unsafe { _mm256_sub_epi32(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn sum(a: __m256i) -> i32 {
+                unsafe {
+                    let four = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
+                    let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b00_00_11_10>(four));
+                    _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b00_00_00_01>(two)))
+                }
+            }
+        }
+    };
+}
+
+bytes!(
+    Avx2,
+    false,
     unsafe fn dot(unsigned: __m256i, signed: __m256i, sum: __m256i) -> __m256i {
         // The instruction that multiplies bytes saturates at 16 bits: even and odd bytes apart, as words, do not.
         unsafe {
@@ -101,34 +140,20 @@ impl Bytes for Avx2 {
             _mm256_add_epi32(sum, products)
         }
     }
-    #[inline(always)]
-    unsafe fn apart(a: __m256i, b: __m256i) -> __m256i {
-        unsafe { _mm256_sub_epi8(_mm256_max_epi8(a, b), _mm256_min_epi8(a, b)) }
+);
+
+bytes!(
+    AvxVnni,
+    true,
+    unsafe fn dot(unsigned: __m256i, signed: __m256i, sum: __m256i) -> __m256i {
+        unsafe { _mm256_dpbusd_avx_epi32(sum, unsigned, signed) }
     }
-    #[inline(always)]
-    unsafe fn squares(unsigned: __m256i, sum: __m256i) -> __m256i {
-        unsafe {
-            let even = _mm256_and_si256(unsigned, _mm256_set1_epi16(0xff));
-            let odd = _mm256_srli_epi16::<8>(unsigned);
-            _mm256_add_epi32(sum, _mm256_add_epi32(_mm256_madd_epi16(even, even), _mm256_madd_epi16(odd, odd)))
-        }
-    }
-    #[inline(always)]
-    unsafe fn add(a: __m256i, b: __m256i) -> __m256i {
-        unsafe { _mm256_add_epi32(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn sub(a: __m256i, b: __m256i) -> __m256i {
-        unsafe { _mm256_sub_epi32(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn sum(a: __m256i) -> i32 {
-        unsafe {
-            let four = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
-            let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b00_00_11_10>(four));
-            _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b00_00_00_01>(two)))
-        }
-    }
+);
+
+pub(in crate::kernel) mod plain {
+    crate::kernel::stamp::stamp!(super::Avx2, super::Avx2, "avx2", "avx2,fma,f16c");
 }
 
-stamp!(Avx2, Avx2, "avx2", "avx2,fma,f16c");
+pub(in crate::kernel) mod vnni {
+    crate::kernel::stamp::stamp!(super::Avx2, super::AvxVnni, "avx2vnni", "avx2,fma,f16c,avxvnni");
+}
