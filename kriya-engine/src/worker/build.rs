@@ -166,7 +166,7 @@ pub(crate) fn link_all(engine: &Engine, hnsw: &Hnsw<F32Rows>, tell: impl Fn(u64)
             let _ = done.send(());
         });
         while let Err(RecvTimeoutError::Timeout) = finished.recv_timeout(REPORT_EVERY) {
-            if !tell(hnsw.linked().into()) {
+            if !tell(hnsw.progress().into()) {
                 go_on.store(false, Ordering::Relaxed);
             }
         }

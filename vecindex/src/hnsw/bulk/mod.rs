@@ -7,7 +7,7 @@
 //!
 //! * **Order.** Nodes of higher levels come first, otherwise chance decides (a hash of seed and id). So sorted input does no
 //!   harm, the node to start from is known from the beginning, and upper levels are complete early. A batch is
-//!   no larger than what is linked, and of a few percent of all rows at most.
+//!   no larger than what is linked, and a few percent of all rows at most.
 //! * **Locality.** Within a batch searches are sorted by the nodes that their ways down lead through: what one has compared,
 //!   the next finds in the cache.
 //! * **Rows of one batch** do not meet in the graph. They are compared if both have found the same node near (`mates`). The very
@@ -19,8 +19,8 @@
 //!
 //! Rows of floats are compared by codes that are made for the time of a build (`codes`).
 //!
-//! Memory beside the index while this runs: the codes, a byte a component; 8 `m` + 1 bytes a row for distances, about 20 bytes a row for the order and the
-//! tree, and some megabytes for a batch.
+//! Memory beside the index while this runs: the codes, a byte a component; 8 `m` + 1 bytes a row for distances, 12 for the
+//! order; and 8 `ef_construction` bytes for each row of a batch, of which there are 16,384 at most.
 
 mod choose;
 mod codes;
@@ -43,9 +43,10 @@ use crate::storage::VectorStorage;
 
 /// Rows that are compared each with each to begin with.
 const FIRST: usize = 512;
-/// A batch has at least so many rows, if as many are linked, and at most this share of them all.
-const BATCH: usize = 1024;
+/// A batch has this share of all rows, but at least and at most so many. It is never larger than what is linked.
 const SHARE: usize = 50;
+const SMALLEST: usize = 1024;
+const LARGEST: usize = 16_384;
 
 /// What is compared while many rows are linked at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -78,7 +79,7 @@ struct Item {
 struct Chosen {
     /// Nearest first, but for the parent in the tree, which may come last.
     keys: Vec<Key>,
-    /// The first so many are each nearer to the row than to each other.
+    /// The first so many are each nearer to the row than to each other. 0 if that was not asked.
     survivors: usize,
 }
 
@@ -90,7 +91,7 @@ pub(super) fn link<S: VectorStorage>(
     on: BuildOn,
     go_on: &(impl Fn() -> bool + Sync),
 ) {
-    let storage = &hnsw.storage;
+    let (storage, end) = (&hnsw.storage, hnsw.len());
     let digests: Vec<u64> = claimed.par_iter().map(|id| storage.digest(*id)).collect();
     let (mut order, mut twins) = (Vec::with_capacity(claimed.len()), Vec::new());
     for (id, digest) in claimed.iter().zip(digests) {
@@ -101,11 +102,11 @@ pub(super) fn link<S: VectorStorage>(
     }
     order.par_sort_unstable_by_key(|id| (Reverse(hnsw.graph.level(*id)), hnsw.params().draw(*id), *id));
     // Codes of rows that are linked already are made for those to come: not for a few.
-    let many = order.len() >= hnsw.len() as usize / 4;
-    let codes = if on == BuildOn::Codes && many { codes::instead_of(storage, hnsw.len(), &order, go_on) } else { None };
+    let many = order.len() >= end as usize / 4;
+    let codes = if on == BuildOn::Codes && many { codes::instead_of(storage, end, &order, go_on) } else { None };
     let linked = match codes {
-        Some(codes) => Build::new(hnsw, writer, &codes).run(writer, &order, go_on),
-        None => Build::new(hnsw, writer, storage).run(writer, &order, go_on),
+        Some(codes) => Build::new(hnsw, writer, &codes, end).run(writer, &order, go_on),
+        None => Build::new(hnsw, writer, storage, end).run(writer, &order, go_on),
     };
     order[linked..].iter().for_each(|id| writer.give_back(*id));
     order.truncate(linked);
@@ -133,9 +134,8 @@ struct Build<'a, S: VectorStorage, D: VectorStorage> {
 }
 
 impl<'a, S: VectorStorage, D: VectorStorage> Build<'a, S, D> {
-    fn new(hnsw: &'a Hnsw<S>, writer: &'a Writer, storage: &'a D) -> Self {
-        let (end, tree) = (hnsw.len(), &writer.tree);
-        Build { hnsw, storage, rows: Rows::new(&hnsw.graph, end), end, tree, contexts: Mutex::default() }
+    fn new(hnsw: &'a Hnsw<S>, writer: &'a Writer, storage: &'a D, end: u32) -> Self {
+        Build { hnsw, storage, rows: Rows::new(&hnsw.graph, end), end, tree: &writer.tree, contexts: Mutex::default() }
     }
 
     /// Runs `work` on each item, on all threads, with a thread's own memory.
@@ -149,7 +149,7 @@ impl<'a, S: VectorStorage, D: VectorStorage> Build<'a, S, D> {
         let before = writer.progress() as usize;
         let mut items: Vec<Item> = Vec::new();
         let mut room = 0;
-        let most = BATCH.max((before + order.len()) / SHARE);
+        let most = ((before + order.len()) / SHARE).clamp(SMALLEST, LARGEST);
         while linked < order.len() && go_on() {
             let empty = self.hnsw.graph.entry().is_none();
             let size = if empty { FIRST } else { (before + linked).clamp(1, most) };
@@ -175,7 +175,12 @@ impl<'a, S: VectorStorage, D: VectorStorage> Build<'a, S, D> {
     /// Chooses the neighbours of each item in the graph as it is. False if that was given up.
     fn look(&self, batch: &[u32], items: &mut [Item], go_on: &(impl Fn() -> bool + Sync)) -> bool {
         let goes_on = AtomicBool::new(true);
-        let asked = || goes_on.load(Ordering::Relaxed) && (go_on() || goes_on.swap(false, Ordering::Relaxed) && false);
+        let asked = || {
+            if goes_on.load(Ordering::Relaxed) && !go_on() {
+                goes_on.store(false, Ordering::Relaxed);
+            }
+            goes_on.load(Ordering::Relaxed)
+        };
         items.iter_mut().zip(batch).for_each(|(item, id)| item.id = *id);
         self.each(items, |item, cx| self.descend(item, cx));
         items.par_sort_unstable_by_key(|item| (item.path, item.id));

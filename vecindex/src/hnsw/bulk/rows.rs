@@ -5,7 +5,8 @@
 //!
 //! # Invariants
 //! * A row is written by one thread at a time, and never while another one reads it.
-//! * The first `survivors` links of a row are each nearer to its node than to each other.
+//! * The first `survivors` links of a row are each nearer to its node than to each other, edges of the tree aside, which nobody
+//!   asks that of.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
