@@ -33,13 +33,24 @@ pub(crate) fn compare_range<S: VectorStorage>(
     compare(storage, query, &ids, keys);
 }
 
+/// Makes the distances of keys exact, all of whose ids are below the storage's length. The order stays as it is.
+pub(crate) fn refine<S: VectorStorage>(storage: &S, query: &S::Query, keys: &mut [Key]) {
+    let (mut ids, mut distances) = ([0; BATCH as usize], [0.0; BATCH as usize]);
+    for keys in keys.chunks_mut(BATCH as usize) {
+        let (ids, distances) = (&mut ids[..keys.len()], &mut distances[..keys.len()]);
+        ids.iter_mut().zip(&*keys).for_each(|(id, key)| *id = key.id());
+        storage.exact_distances(query, ids, distances);
+        keys.iter_mut().zip(distances).for_each(|(key, d)| *key = key.at(*d));
+    }
+}
+
 /// Appends the keys of some rows, all below the storage's length.
 pub(crate) fn compare<S: VectorStorage>(storage: &S, query: &S::Query, ids: &[u32], keys: &mut Vec<Key>) {
     let mut distances = [0.0; BATCH as usize];
     keys.reserve(ids.len());
     for ids in ids.chunks(BATCH as usize) {
         let distances = &mut distances[..ids.len()];
-        storage.distances(query, ids, distances);
+        storage.exact_distances(query, ids, distances);
         keys.extend(ids.iter().zip(distances).map(|(id, d)| Key::new(*d, *id)));
     }
 }

@@ -12,6 +12,7 @@
 //! rows    64 element type     u32          68 metric     u32      72 dimensions u32   76 stride u32, bytes
 //!         80 capacity         u32, rows    88 sides at   u64      96 rows at    u64
 //!            1 = f32, 2 = f16, 3 = bf16, side: norm f32
+//!            5 = f32 in halves: all upper ones, then all lower ones (kernel::halves), side: norm f32
 //!            4 = i8 codes plus 128, side: norm f32, scale f32, squared length f32, sum of the codes i32
 //!        256 length           u32, atomic: released after a row is complete
 //! graph   64 m                u32          68 ef_construction u32 72 seed       u64

@@ -1,7 +1,7 @@
 //! Nearest-neighbour search inside a process: HNSW over rows that are owned, shared with other processes, or mapped.
 //!
-//! Two structures stand side by side, each in a [`Region`] of its own: the rows ([`Rows`], encoded as [`F32`], [`F16`],
-//! [`Bf16`] or [`I8`]) and the graph over them ([`Graph`]); [`Hnsw`] joins them. Their layout is the same in a heap build, in
+//! Two structures stand side by side, each in a [`Region`] of its own: the rows ([`Rows`], encoded as [`F32`], [`SplitF32`],
+//! [`F16`], [`Bf16`] or [`I8`]) and the graph over them ([`Graph`]); [`Hnsw`] joins them. Their layout is the same in a heap build, in
 //! shared memory that grows while other processes search it, and in a file that is mapped ([`snapshot`]), so there is one
 //! search. It asks of its rows no more than [`VectorStorage`] says, which others can implement.
 //!
@@ -63,4 +63,6 @@ pub use hnsw::{BuildContext, BuildOn, Graph, Hnsw, HnswParams, NO_LABEL, OrderEr
 pub use kernel::{cosine_distance, dot, l2_squared};
 pub use metric::{Metric, Neighbour};
 pub use sealed::{Sealed, seal, verify};
-pub use storage::{AppendVectors, Bf16, ElementType, Encoding, F16, F32, F32Rows, I8, Rerank, Rows, VectorStorage};
+pub use storage::{
+    AppendVectors, Bf16, ElementType, Encoding, F16, F32, F32Rows, I8, Rerank, Rows, SplitF32, VectorStorage,
+};

@@ -22,7 +22,7 @@ use super::queue::{Key, Pool};
 use super::search::{Batch, descend, search_level, walk};
 use super::visited::Visited;
 use crate::error::SearchError;
-use crate::flat::{compare, compare_range};
+use crate::flat::{compare, compare_range, refine};
 use crate::metric::Neighbour;
 use crate::storage::{F32Rows, VectorStorage};
 
@@ -33,6 +33,8 @@ const SMALL: usize = 8;
 const REST: usize = 2;
 /// And no more than so many, for the caller can stop a search between two rows only.
 const MOST_REST: usize = 1 << 20;
+/// Rows that are made exact together, where it is not known how many are wanted.
+const REFINING: usize = 32;
 /// Rows handed out by a round, if `ef` is not larger: the pool is twice as large, and is kept sorted.
 const LARGEST_STEP: usize = 1024;
 
@@ -49,6 +51,9 @@ pub struct SearchCursor<S: VectorStorage = F32Rows> {
     /// Of the pool: the next to hand out, and where the part that waits for the next round begins.
     position: usize,
     ready: usize,
+    /// Where distances are coarse: before this they are exact and in order. And how many are made so at a time.
+    refined: usize,
+    refining: usize,
     /// Rows equal to the one that was handed out last: the first of them that was not yet, and their distance.
     twin: Option<(u32, f32)>,
     /// The next row of the graph.
@@ -94,6 +99,8 @@ impl<S: VectorStorage> Default for SearchCursor<S> {
             pool: Pool::default(),
             position: 0,
             ready: 0,
+            refined: 0,
+            refining: REFINING,
             twin: None,
             upcoming: None,
             returned: 0,
@@ -117,6 +124,7 @@ impl<S: VectorStorage> SearchCursor<S> {
         self.stage = Stage::Idle;
         self.pool.reset(0);
         (self.position, self.ready, self.returned) = (0, 0, 0);
+        (self.refined, self.refining) = (0, REFINING);
         (self.twin, self.upcoming) = (None, None);
         self.met.clear();
         self.kept.clear();
@@ -175,7 +183,9 @@ impl<S: VectorStorage> SearchCursor<S> {
                 self.twin = hnsw.graph.twin(id).map(|twin| (twin, distance));
                 self.offer(Key::new(distance, id));
             }
-        } else if let Some(key) = self.pool.keys().get(self.position).filter(|_| self.position < self.ready).copied() {
+        } else if self.position < self.ready {
+            self.refine(hnsw);
+            let key = self.pool.keys()[self.position];
             self.position += 1;
             self.twin = hnsw.graph.twin(key.id()).map(|twin| (twin, key.distance()));
             self.offer(key);
@@ -217,6 +227,22 @@ impl<S: VectorStorage> SearchCursor<S> {
         self.ready = self.pool.keys().len();
     }
 
+    /// Sees to it that the next row of the pool stands at its exact distance, in order with some that follow.
+    fn refine(&mut self, hnsw: &Hnsw<S>) {
+        if self.position < self.refined || !hnsw.storage.is_coarse() {
+            return;
+        }
+        self.refined = self.ready.min(self.position + self.refining);
+        let keys = &mut self.pool.keys_mut()[self.position..self.refined];
+        refine(&hnsw.storage, &self.query, keys);
+        keys.sort_unstable_by_key(|key| key.fresh());
+    }
+
+    /// As many rows as the caller is going to ask for, if he knows.
+    pub(super) fn expect(&mut self, k: usize) {
+        self.refining = (2 * k).max(k + 10);
+    }
+
     /// What the first round met and did not keep in the pool.
     fn recall(&mut self) {
         let mut inside: Vec<u32> = self.pool.keys().iter().map(|key| key.id()).collect();
@@ -229,7 +255,7 @@ impl<S: VectorStorage> SearchCursor<S> {
         self.recall();
         self.returned += self.position;
         self.kept.extend(self.pool.keys().iter().skip(self.position).map(|key| Reverse(*key)));
-        self.position = 0;
+        (self.position, self.refined) = (0, 0);
         if self.heap.is_empty() {
             // Heapified in one go: an ordinary search never gets here.
             self.heap = BinaryHeap::from(std::mem::take(&mut self.kept));
@@ -266,8 +292,12 @@ impl<S: VectorStorage> SearchCursor<S> {
         self.pool.reset(0);
         let mut keys = Vec::new();
         compare(&hnsw.storage, &self.query, &self.visited.missing(self.linked), &mut keys);
-        let mut rest = std::mem::take(&mut self.heap).into_vec();
-        rest.extend(keys.into_iter().map(Reverse));
+        let met = keys.len();
+        keys.extend(std::mem::take(&mut self.heap).into_iter().map(|Reverse(key)| key));
+        if hnsw.storage.is_coarse() {
+            refine(&hnsw.storage, &self.query, &mut keys[met..]);
+        }
+        let rest: Vec<Reverse<Key>> = keys.into_iter().map(Reverse).collect();
         self.heap = BinaryHeap::from(rest);
     }
 }

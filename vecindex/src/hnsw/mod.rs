@@ -324,6 +324,7 @@ impl<S: VectorStorage> Hnsw<S> {
         cursor: &mut SearchCursor<S>,
     ) -> Result<Vec<Neighbour>, SearchError> {
         cursor.start(self, query, ef.max(k))?;
+        cursor.expect(k);
         let mut found = Vec::with_capacity(k.min(self.len() as usize));
         while found.len() < k {
             let Some(neighbour) = cursor.next(self) else { break };

@@ -36,6 +36,11 @@ impl Key {
         Key(self.0 & !1)
     }
 
+    /// The same row, expanded or not, at another distance.
+    pub(crate) fn at(self, distance: f32) -> Key {
+        Key(Key::new(distance, 0).0 | u64::from(self.0 as u32))
+    }
+
     fn expanded(self) -> Key {
         Key(self.0 | 1)
     }
@@ -65,6 +70,11 @@ impl Pool {
     /// All keys, nearest first.
     pub(crate) fn keys(&self) -> &[Key] {
         &self.keys
+    }
+
+    /// All keys, to be made exact once nothing is inserted any more.
+    pub(crate) fn keys_mut(&mut self) -> &mut [Key] {
+        &mut self.keys
     }
 
     /// A key must be below this to enter the pool now.

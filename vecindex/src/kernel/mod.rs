@@ -12,6 +12,7 @@
 mod codes;
 mod element;
 mod generic;
+mod halves;
 mod isa;
 mod portable;
 mod scalar;
@@ -32,6 +33,7 @@ use std::sync::OnceLock;
 use half::{bf16, f16};
 
 pub use element::Element;
+pub(crate) use halves::{join, split};
 pub(crate) use isa::prefetch_line;
 
 /// The functions of one instruction set for one type of float.
@@ -63,6 +65,17 @@ pub(crate) struct CodeKernels {
     sums: unsafe fn(*const i8, *const i8, usize) -> [i32; 3],
 }
 
+/// The functions of one instruction set for rows of f32 whose upper and lower halves lie apart.
+///
+/// The query is 64-byte aligned and `n` floats long, `n` a multiple of 16; a row is `2 n` halves; every id leads to a row within
+/// the row array; `out` is as long as `ids`.
+pub(crate) struct HalvesKernels {
+    pub upper_l2: unsafe fn(*const f32, *const u16, usize, &[u32], &mut [f32]),
+    pub upper_dot: unsafe fn(*const f32, *const u16, usize, &[u32], &mut [f32]),
+    pub whole_l2: unsafe fn(*const f32, *const u16, usize, &[u32], &mut [f32]),
+    pub whole_dot: unsafe fn(*const f32, *const u16, usize, &[u32], &mut [f32]),
+}
+
 /// The functions of one instruction set.
 pub struct Kernels {
     name: &'static str,
@@ -70,6 +83,7 @@ pub struct Kernels {
     pub(crate) f16: FloatKernels<f16>,
     pub(crate) bf16: FloatKernels<bf16>,
     pub(crate) codes: CodeKernels,
+    pub(crate) halves: HalvesKernels,
 }
 
 impl fmt::Debug for Kernels {

@@ -5,7 +5,7 @@ macro_rules! stamp {
     ($isa:ty, $bytes:ty, $name:literal $(, $features:literal)?) => {
         pub(in crate::kernel) static KERNELS: crate::kernel::Kernels = {
             use crate::kernel::generic::{self, Dot, L2, Stored};
-            use crate::kernel::{CodeKernels, FloatKernels, codes};
+            use crate::kernel::{CodeKernels, FloatKernels, HalvesKernels, codes, halves};
             // Each function below hands its own contract (that of the table's field) on to the loop it wraps.
             $(#[target_feature(enable = $features)])?
             unsafe fn rows_l2<T: Stored>(q: *const f32, r: *const T, stride: usize, ids: &[u32], out: &mut [f32]) {
@@ -67,6 +67,26 @@ macro_rules! stamp {
                 // SAFETY: the table's contract.
                 unsafe { codes::sums::<$bytes>(a, b, n) }
             }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn upper_l2(q: *const f32, r: *const u16, n: usize, ids: &[u32], out: &mut [f32]) {
+                // SAFETY: the table's contract.
+                unsafe { halves::rows::<$isa, L2, false>(q, r, n, ids, out) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn upper_dot(q: *const f32, r: *const u16, n: usize, ids: &[u32], out: &mut [f32]) {
+                // SAFETY: the table's contract.
+                unsafe { halves::rows::<$isa, Dot, false>(q, r, n, ids, out) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn whole_l2(q: *const f32, r: *const u16, n: usize, ids: &[u32], out: &mut [f32]) {
+                // SAFETY: the table's contract.
+                unsafe { halves::rows::<$isa, L2, true>(q, r, n, ids, out) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn whole_dot(q: *const f32, r: *const u16, n: usize, ids: &[u32], out: &mut [f32]) {
+                // SAFETY: the table's contract.
+                unsafe { halves::rows::<$isa, Dot, true>(q, r, n, ids, out) }
+            }
             const fn floats<T: Stored>() -> FloatKernels<T> {
                 FloatKernels {
                     rows_l2: rows_l2::<T>,
@@ -83,6 +103,7 @@ macro_rules! stamp {
                 f32: floats(),
                 f16: floats(),
                 bf16: floats(),
+                halves: HalvesKernels { upper_l2, upper_dot, whole_l2, whole_dot },
                 codes: CodeKernels {
                     rows: code_rows,
                     pair: code_pair,

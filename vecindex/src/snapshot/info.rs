@@ -3,7 +3,7 @@
 use crate::error::SearchError;
 use crate::hnsw::{Hnsw, HnswParams, SearchCursor};
 use crate::metric::{Metric, Neighbour};
-use crate::storage::{Bf16, ElementType, F16, F32, I8, Rows};
+use crate::storage::{Bf16, ElementType, F16, F32, I8, Rows, SplitF32};
 
 /// What the headers of a snapshot say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,7 @@ pub enum AnyIndex {
     F16(Hnsw<Rows<F16>>),
     Bf16(Hnsw<Rows<Bf16>>),
     I8(Hnsw<Rows<I8>>),
+    SplitF32(Hnsw<Rows<SplitF32>>),
 }
 
 impl AnyIndex {
@@ -47,6 +48,7 @@ impl AnyIndex {
             AnyIndex::F16(index) => index.search(query, k, ef, &mut SearchCursor::default()),
             AnyIndex::Bf16(index) => index.search(query, k, ef, &mut SearchCursor::default()),
             AnyIndex::I8(index) => index.search(query, k, ef, &mut SearchCursor::default()),
+            AnyIndex::SplitF32(index) => index.search(query, k, ef, &mut SearchCursor::default()),
         }
     }
 
@@ -57,6 +59,7 @@ impl AnyIndex {
             AnyIndex::F16(index) => index.label(id),
             AnyIndex::Bf16(index) => index.label(id),
             AnyIndex::I8(index) => index.label(id),
+            AnyIndex::SplitF32(index) => index.label(id),
         }
     }
 }

@@ -14,7 +14,7 @@ use super::{AnyIndex, ENTRY, Info, Kind, PAGE, SnapshotError};
 use crate::error::OpenError;
 use crate::format::{self, FILE_MAGIC, Fields, HEADER, SEALED, VERSION, at};
 use crate::hnsw::{Graph, Hnsw};
-use crate::storage::{Bf16, ElementType, Encoding, F16, F32, F32Rows, I8, Rows, VectorStorage};
+use crate::storage::{Bf16, ElementType, Encoding, F16, F32, F32Rows, I8, Rows, SplitF32, VectorStorage};
 
 const WHAT: &str = "snapshot";
 
@@ -118,6 +118,7 @@ impl Snapshot {
             ElementType::F16 => AnyIndex::F16(self.index()?),
             ElementType::Bf16 => AnyIndex::Bf16(self.index()?),
             ElementType::I8 => AnyIndex::I8(self.index()?),
+            ElementType::SplitF32 => AnyIndex::SplitF32(self.index()?),
         })
     }
 
@@ -206,6 +207,7 @@ fn info_of(region: &Region, parts: &Parts) -> Result<Info, SnapshotError> {
         Some(ElementType::F16) => check::<F16>(region, parts)?,
         Some(ElementType::Bf16) => check::<Bf16>(region, parts)?,
         Some(ElementType::I8) => check::<I8>(region, parts)?,
+        Some(ElementType::SplitF32) => check::<SplitF32>(region, parts)?,
         // If it is none of them this says so, unless something else is wrong.
         Some(ElementType::F32) | None => check::<F32>(region, parts)?,
     };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Bf16, Encoding, F16, F32, I8};
+use super::{Bf16, Encoding, F16, F32, I8, SplitF32};
 
 /// How rows are encoded, as a value: there is one for each [`Encoding`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -16,6 +16,8 @@ pub enum ElementType {
     Bf16,
     /// [`I8`].
     I8,
+    /// [`SplitF32`].
+    SplitF32,
 }
 
 impl ElementType {
@@ -25,6 +27,7 @@ impl ElementType {
             F16::CODE => ElementType::F16,
             Bf16::CODE => ElementType::Bf16,
             I8::CODE => ElementType::I8,
+            SplitF32::CODE => ElementType::SplitF32,
             // There are no others.
             _ => ElementType::F32,
         }
@@ -37,6 +40,7 @@ impl ElementType {
             ElementType::F16 => F16::CODE,
             ElementType::Bf16 => Bf16::CODE,
             ElementType::I8 => I8::CODE,
+            ElementType::SplitF32 => SplitF32::CODE,
         }
     }
 
@@ -47,6 +51,7 @@ impl ElementType {
             F16::CODE => Some(ElementType::F16),
             Bf16::CODE => Some(ElementType::Bf16),
             I8::CODE => Some(ElementType::I8),
+            SplitF32::CODE => Some(ElementType::SplitF32),
             _ => None,
         }
     }
@@ -59,6 +64,7 @@ impl fmt::Display for ElementType {
             ElementType::F16 => "f16",
             ElementType::Bf16 => "bf16",
             ElementType::I8 => "i8",
+            ElementType::SplitF32 => "split-f32",
         })
     }
 }

@@ -27,7 +27,8 @@ pub struct Base<E: Encoding> {
     pub(super) stride: usize,
 }
 
-/// How the elements of a row are stored. Implemented by [`F32`], [`F16`], [`Bf16`] and [`I8`](super::I8) alone.
+/// How the elements of a row are stored. Implemented by [`F32`], [`SplitF32`](super::SplitF32), [`F16`],
+/// [`Bf16`] and [`I8`](super::I8) alone.
 ///
 /// What a caller hands to the functions here has been checked by [`Rows`](super::Rows).
 pub trait Encoding: sealed::Sealed + Debug + Sized + Send + Sync + 'static {
@@ -46,6 +47,9 @@ pub trait Encoding: sealed::Sealed + Debug + Sized + Send + Sync + 'static {
     /// The most dimensions that there may be.
     #[doc(hidden)]
     const MAX_DIM: usize = crate::format::MAX_DIM;
+    /// Whether `distances` are of less than what is stored.
+    #[doc(hidden)]
+    const COARSE: bool = false;
 
     /// The Euclidean length that the row was appended with.
     #[doc(hidden)]
@@ -95,6 +99,23 @@ pub trait Encoding: sealed::Sealed + Debug + Sized + Send + Sync + 'static {
         out: &mut [f32],
     );
 
+    /// As `distances`, of all that is stored.
+    ///
+    /// # Safety
+    /// As [`Encoding::distances`].
+    #[doc(hidden)]
+    unsafe fn exact_distances(
+        kernels: &Kernels,
+        metric: Metric,
+        query: &Self::Query,
+        base: &Base<Self>,
+        ids: &[u32],
+        out: &mut [f32],
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { Self::distances(kernels, metric, query, base, ids, out) };
+    }
+
     /// The internal distance of two rows, short of [`user_order`].
     ///
     /// # Safety
@@ -109,6 +130,7 @@ mod sealed {
     impl Sealed for super::F16 {}
     impl Sealed for super::Bf16 {}
     impl Sealed for crate::storage::I8 {}
+    impl Sealed for crate::storage::SplitF32 {}
 }
 
 /// A product becomes an internal distance; for L2 it is one already.
@@ -150,7 +172,16 @@ pub struct FloatQuery {
 struct Line([f32; LINE]);
 
 impl FloatQuery {
-    fn fill(&mut self, stride: usize, values: impl Iterator<Item = f32>) {
+    pub(super) fn as_ptr(&self) -> *const f32 {
+        self.lines.as_ptr().cast()
+    }
+
+    /// Whether it was made ready for rows of `stride` elements.
+    pub(super) fn fits(&self, stride: usize) -> bool {
+        self.lines.len() * LINE == stride
+    }
+
+    pub(super) fn fill(&mut self, stride: usize, values: impl Iterator<Item = f32>) {
         self.lines.clear();
         self.lines.resize(stride.div_ceil(LINE), Line([0.0; LINE]));
         for (slot, value) in self.lines.iter_mut().flat_map(|l| l.0.iter_mut()).zip(values) {

@@ -10,11 +10,14 @@ mod element;
 mod encoding;
 #[allow(unsafe_code)] // rows are raw memory
 mod rows;
+#[allow(unsafe_code)] // kernels are called
+mod split;
 
 pub use codes::I8;
 pub use element::ElementType;
 pub use encoding::{Bf16, Encoding, F16, F32};
 pub use rows::{F32Rows, Rows};
+pub use split::SplitF32;
 
 use crate::error::{PushError, RerankError, VectorError};
 use crate::metric::{Metric, Neighbour};
@@ -160,6 +163,17 @@ pub trait VectorStorage: Send + Sync {
     /// The hot loop: `out[i]` becomes the distance from the query to row `ids[i]`. All ids are below `len`, and `out` is
     /// as long as `ids`; a caller that breaks this gets a panic at worst.
     fn distances(&self, query: &Self::Query, ids: &[u32], out: &mut [f32]);
+
+    /// Whether [`VectorStorage::distances`] only come near the true ones, which [`VectorStorage::exact_distances`] are: a search
+    /// then walks by the former and hands out by the latter.
+    fn is_coarse(&self) -> bool {
+        false
+    }
+
+    /// As [`VectorStorage::distances`], as exact as the storage knows them.
+    fn exact_distances(&self, query: &Self::Query, ids: &[u32], out: &mut [f32]) {
+        self.distances(query, ids, out);
+    }
 
     /// The distance of two rows, both below `len`. For pruning, which stops early and so asks one pair at a time.
     fn distance_between(&self, a: u32, b: u32) -> f32;

@@ -200,6 +200,14 @@ impl<E: Encoding> Rows<E> {
         }
     }
 
+    /// That all ids are below the acquired length and so below the capacity: every row lies in the section and is not written
+    /// any more. And that the query is for rows like these.
+    #[inline]
+    fn check_ids(&self, query: &E::Query, base: &Base<E>, ids: &[u32], out: &[f32]) {
+        assert!(ids.len() == out.len() && E::fits(query, base.stride));
+        assert!(ids.iter().fold(0, |max, id| (*id).max(max)) < self.len() || ids.is_empty());
+    }
+
     /// Length of a vector that may be compared here.
     fn measure(&self, raw: &[f32]) -> Result<f32, VectorError> {
         if raw.len() != self.dim {
@@ -273,12 +281,22 @@ impl<E: Encoding> VectorStorage for Rows<E> {
 
     fn distances(&self, query: &E::Query, ids: &[u32], out: &mut [f32]) {
         let base = self.base();
-        assert!(ids.len() == out.len() && E::fits(query, base.stride));
-        assert!(ids.iter().fold(0, |max, id| (*id).max(max)) < self.len() || ids.is_empty());
-        // SAFETY: all ids are below the acquired length and so below the capacity: every row lies in the section and is not
-        // written any more; section and stride are multiples of 64 bytes from a page boundary. The table exists only
-        // where it can run.
+        self.check_ids(query, &base, ids, out);
+        // SAFETY: `check_ids`; section and stride are multiples of 64 bytes from a page boundary. The table exists only where it
+        // can run.
         unsafe { E::distances(self.kernels, self.metric, query, &base, ids, out) };
+        encoding::user_order(self.metric, out);
+    }
+
+    fn is_coarse(&self) -> bool {
+        E::COARSE
+    }
+
+    fn exact_distances(&self, query: &E::Query, ids: &[u32], out: &mut [f32]) {
+        let base = self.base();
+        self.check_ids(query, &base, ids, out);
+        // SAFETY: as in `distances`.
+        unsafe { E::exact_distances(self.kernels, self.metric, query, &base, ids, out) };
         encoding::user_order(self.metric, out);
     }
 
@@ -366,7 +384,7 @@ impl<E: Encoding> Rerank for Rows<E> {
         }
         let ids: Vec<u32> = found.iter().map(|n| n.id).collect();
         let mut distances = vec![0.0; ids.len()];
-        self.distances(&prepared, &ids, &mut distances);
+        self.exact_distances(&prepared, &ids, &mut distances);
         for (n, distance) in found.iter_mut().zip(distances) {
             n.distance = self.metric.to_user(distance);
         }

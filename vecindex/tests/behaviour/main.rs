@@ -16,4 +16,5 @@ mod rows_that_come_from_elsewhere;
 mod saved_in_one_file;
 mod sealed_files;
 mod search_resumes_until_everything_came_out;
+mod searched_by_halves;
 mod storage_of_ones_own;

@@ -10,6 +10,7 @@ use kriya_region::Region;
 use vecindex::snapshot::{self, AnyIndex, Snapshot, SnapshotError};
 use vecindex::{
     Bf16, ElementType, Encoding, F16, F32, F32Rows, Hnsw, I8, Metric, OpenError, Rerank, Rows, SealError, SearchCursor,
+    SplitF32,
 };
 
 use crate::data::{empty, index, label, params, random};
@@ -71,6 +72,7 @@ fn saved_is_the_same<E: Encoding>(element: ElementType) {
 #[test]
 fn a_saved_index_answers_as_the_one_in_memory_whatever_the_encoding() {
     saved_is_the_same::<F32>(ElementType::F32);
+    saved_is_the_same::<SplitF32>(ElementType::SplitF32);
     saved_is_the_same::<F16>(ElementType::F16);
     saved_is_the_same::<Bf16>(ElementType::Bf16);
     saved_is_the_same::<I8>(ElementType::I8);

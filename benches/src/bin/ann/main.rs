@@ -27,7 +27,7 @@ use std::io::{BufRead, Write};
 use std::time::Instant;
 
 use serde_json::json;
-use vecindex::{Bf16, Encoding, F16, F32, I8};
+use vecindex::{Bf16, Encoding, F16, F32, I8, SplitF32};
 
 use measure::measure;
 use subject::Subject;
@@ -80,9 +80,10 @@ fn main() -> Outcome<()> {
     let (task, encoding) = Task::of(&arguments)?;
     match encoding {
         "f32" => serve::<F32>(&task),
+        "split-f32" => serve::<SplitF32>(&task),
         "f16" => serve::<F16>(&task),
         "bf16" => serve::<Bf16>(&task),
         "i8" => serve::<I8>(&task),
-        other => Err(format!("encoding {other:?}, expected f32, f16, bf16 or i8").into()),
+        other => Err(format!("encoding {other:?}, expected f32, split-f32, f16, bf16 or i8").into()),
     }
 }

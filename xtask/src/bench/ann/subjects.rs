@@ -16,6 +16,8 @@ pub const SCAN: &str = "kriyadb-scan";
 pub enum Encoding {
     /// 4 bytes a component
     F32,
+    /// 4 bytes, searched by the upper two
+    SplitF32,
     /// 2 bytes, 11 significant bits
     F16,
     /// 2 bytes, the range of f32
@@ -29,6 +31,7 @@ impl Encoding {
     pub fn name(self) -> &'static str {
         match self {
             Encoding::F32 => "f32",
+            Encoding::SplitF32 => "split-f32",
             Encoding::F16 => "f16",
             Encoding::Bf16 => "bf16",
             Encoding::I8 => "i8",
@@ -66,7 +69,7 @@ pub fn shown(library: &str, encoding: &str, rerank: bool) -> String {
 pub fn subjects(options: &Options) -> Outcome<Vec<Subject>> {
     let mut all: Vec<Subject> = Vec::new();
     let mut add = |library: &str, encoding: Encoding, reranks: bool| {
-        let rerank = reranks && encoding != Encoding::F32 && !options.no_rerank;
+        let rerank = reranks && !matches!(encoding, Encoding::F32 | Encoding::SplitF32) && !options.no_rerank;
         let subject = Subject { library: library.to_owned(), encoding, rerank };
         if !all.contains(&subject) {
             all.push(subject);
