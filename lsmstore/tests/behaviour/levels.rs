@@ -154,7 +154,7 @@ async fn rows_and_marks_that_meet_on_any_level_vanish_together_and_no_row_comes_
     let store = fixture.open_with(config(&fixture), LogChoice::Nobody).await;
     let policy: Arc<dyn MergePolicy> = Arc::new(Marked);
     let tids: Vec<u64> = (0..6000).map(scattered).collect();
-    let marked = |at: usize| at % 3 == 0;
+    let marked = |at: usize| at.is_multiple_of(3);
     for (number, some) in tids.chunks(100).enumerate() {
         let mut batch = Batch::new();
         for tid in some {
