@@ -1,7 +1,7 @@
 //! Exact search: every row is compared. The reference for tests and recall, and the right answer for a few rows.
 
 use crate::error::SearchError;
-use crate::hnsw::Key;
+use crate::hnsw::{Key, Pool};
 use crate::metric::Neighbour;
 use crate::storage::VectorStorage;
 
@@ -20,6 +20,26 @@ pub fn exact<S: VectorStorage>(storage: &S, query: &[f32], k: usize) -> Result<V
     keys.sort_unstable();
     keys.truncate(k);
     Ok(keys.into_iter().map(|key| key.neighbour(storage.metric())).collect())
+}
+
+/// The `k` nearest of some rows, all below the storage's length and none twice; the pool lends its memory.
+pub(crate) fn nearest_among<S: VectorStorage>(
+    storage: &S,
+    query: &S::Query,
+    ids: &[u32],
+    k: usize,
+    pool: &mut Pool,
+) -> Vec<Neighbour> {
+    let mut distances = [0.0; BATCH as usize];
+    pool.reset(k);
+    for ids in ids.chunks(BATCH as usize) {
+        let distances = &mut distances[..ids.len()];
+        storage.distances(query, ids, distances);
+        for (id, distance) in ids.iter().zip(distances) {
+            pool.insert(Key::new(*distance, *id));
+        }
+    }
+    pool.keys().iter().take(k).map(|key| key.neighbour(storage.metric())).collect()
 }
 
 /// Appends the keys of all rows of a range, all below the storage's length.

@@ -47,6 +47,7 @@ mod flat;
 #[allow(unsafe_code)] // raw bytes of a region become fields
 mod format;
 mod hnsw;
+mod ids;
 #[allow(unsafe_code)] // intrinsics and raw rows
 pub mod kernel;
 mod metric;
@@ -59,7 +60,8 @@ pub use kriya_region::Region;
 
 pub use error::{CreateError, LinkError, OpenError, PushError, RerankError, SealError, SearchError, VectorError};
 pub use flat::exact;
-pub use hnsw::{BuildContext, BuildOn, Graph, Hnsw, HnswParams, NO_LABEL, OrderError, SearchCursor};
+pub use hnsw::{BuildContext, BuildOn, FilteredSearch, Graph, Hnsw, HnswParams, NO_LABEL, OrderError, SearchCursor};
+pub use ids::{Filter, IdSet, Passing, Without};
 pub use kernel::{cosine_distance, dot, l2_squared};
 pub use metric::{Metric, Neighbour};
 pub use sealed::{Sealed, seal, verify};

@@ -16,6 +16,7 @@
 
 mod bulk;
 mod cursor;
+mod filter;
 #[allow(unsafe_code)] // links are atomics in raw memory
 mod graph;
 mod insert;
@@ -31,11 +32,12 @@ mod writer;
 
 pub use bulk::BuildOn;
 pub use cursor::SearchCursor;
+pub use filter::FilteredSearch;
 pub(crate) use graph::{EMPTY, TWIN, twin_in};
 pub use graph::{Graph, NO_LABEL};
 pub use insert::BuildContext;
 pub use order::OrderError;
-pub(crate) use queue::Key;
+pub(crate) use queue::{Key, Pool};
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -3,6 +3,7 @@
 mod data;
 mod encodings;
 mod every_row_is_reached;
+mod filters_never_starve_a_search;
 mod fixture;
 mod growing_beside_searches;
 mod many_rows_are_linked_the_same_by_any_threads;
