@@ -355,12 +355,15 @@ impl Error for LinkError {}
 pub enum SearchError {
     /// The query vector is at fault.
     Vector(VectorError),
+    /// The rows to search among were selected in another index, or before it changed.
+    Stale,
 }
 
 impl fmt::Display for SearchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SearchError::Vector(e) => e.fmt(f),
+            SearchError::Stale => f.write_str("the rows to search among were selected before the index changed"),
         }
     }
 }
@@ -369,6 +372,7 @@ impl Error for SearchError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             SearchError::Vector(e) => Some(e),
+            SearchError::Stale => None,
         }
     }
 }

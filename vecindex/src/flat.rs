@@ -1,7 +1,12 @@
 //! Exact search: every row is compared. The reference for tests and recall, and the right answer for a few rows.
 
 use crate::error::SearchError;
+use std::collections::HashSet;
+
+use rayon::prelude::*;
+
 use crate::hnsw::{Key, Pool};
+use crate::ids::{Filter, IdSet, Without};
 use crate::metric::Neighbour;
 use crate::storage::VectorStorage;
 
@@ -13,13 +18,72 @@ const BATCH: u32 = 256;
 /// # Errors
 /// A query that the storage refuses.
 pub fn exact<S: VectorStorage>(storage: &S, query: &[f32], k: usize) -> Result<Vec<Neighbour>, SearchError> {
+    exact_among(storage, query, k, &Without(&IdSet::new()))
+}
+
+/// As [`exact`], of the rows that a filter allows.
+///
+/// # Errors
+/// A query that the storage refuses.
+pub fn exact_among<S: VectorStorage>(
+    storage: &S,
+    query: &[f32],
+    k: usize,
+    filter: &(impl Filter + ?Sized),
+) -> Result<Vec<Neighbour>, SearchError> {
     let mut prepared = S::Query::default();
     storage.prepare(query, &mut prepared)?;
-    let mut keys = Vec::new();
-    compare_range(storage, &prepared, 0..storage.len(), &mut keys);
-    keys.sort_unstable();
-    keys.truncate(k);
-    Ok(keys.into_iter().map(|key| key.neighbour(storage.metric())).collect())
+    let mut ids = Vec::new();
+    filter.ids(storage.len(), &mut ids);
+    Ok(nearest_among(storage, &prepared, &ids, k, &mut Pool::default()))
+}
+
+/// [`exact`] for many queries, on all threads of the current rayon pool; the answers are in the order of the queries.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use kriya_region::Region;
+/// use vecindex::{AppendVectors, F32Rows, Metric, exact_many};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let rows = F32Rows::create(Arc::new(Region::heap(F32Rows::bytes_needed(2, 10)?)?), Metric::L2, 2, 10)?;
+/// for x in 0..10 {
+///     rows.push(&[x as f32, 0.0])?;
+/// }
+/// let nearest = exact_many(&rows, &[[2.2, 0.0], [8.9, 0.0]], 1)?;
+/// assert_eq!((nearest[0][0].id, nearest[1][0].id), (2, 9));
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// A query that the storage refuses.
+pub fn exact_many<S: VectorStorage>(
+    storage: &S,
+    queries: &[impl AsRef<[f32]> + Sync],
+    k: usize,
+) -> Result<Vec<Vec<Neighbour>>, SearchError> {
+    queries.par_iter().map(|query| exact(storage, query.as_ref(), k)).collect()
+}
+
+/// The share of `truth`, the nearest rows, that `found` has: how many of its first `truth.len()` rows are different ones no
+/// farther than the last of `truth`, of as many.
+///
+/// So a row that is as near as the last true one counts as true, for which of several equally near ones is in `truth` is chance.
+/// Distances may differ by what two ways of computing them do (a ten-thousandth). No truth is found wholly: 1.
+///
+/// ```
+/// use vecindex::{Neighbour, recall};
+///
+/// let row = |id, distance| Neighbour { id, distance };
+/// let truth = [row(7, 0.1), row(3, 0.5)];
+/// assert_eq!(recall(&[row(7, 0.1), row(9, 0.5)], &truth), 1.0);
+/// assert_eq!(recall(&[row(7, 0.1), row(9, 0.6)], &truth), 0.5);
+/// ```
+pub fn recall(found: &[Neighbour], truth: &[Neighbour]) -> f64 {
+    let Some(last) = truth.iter().map(|n| n.distance).max_by(f32::total_cmp) else { return 1.0 };
+    let bound = last + 1e-4 * last.abs() + f32::MIN_POSITIVE;
+    let near = found.iter().take(truth.len()).filter(|n| n.distance <= bound);
+    near.map(|n| n.id).collect::<HashSet<u32>>().len() as f64 / truth.len() as f64
 }
 
 /// The `k` nearest of some rows, all below the storage's length and none twice; the pool lends its memory.
@@ -31,6 +95,7 @@ pub(crate) fn nearest_among<S: VectorStorage>(
     pool: &mut Pool,
 ) -> Vec<Neighbour> {
     let mut distances = [0.0; BATCH as usize];
+    let k = k.min(ids.len());
     pool.reset(k);
     for ids in ids.chunks(BATCH as usize) {
         let distances = &mut distances[..ids.len()];

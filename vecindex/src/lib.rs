@@ -48,6 +48,7 @@ mod flat;
 mod format;
 mod hnsw;
 mod ids;
+mod index;
 #[allow(unsafe_code)] // intrinsics and raw rows
 pub mod kernel;
 mod metric;
@@ -59,9 +60,10 @@ mod storage;
 pub use kriya_region::Region;
 
 pub use error::{CreateError, LinkError, OpenError, PushError, RerankError, SealError, SearchError, VectorError};
-pub use flat::exact;
-pub use hnsw::{BuildContext, BuildOn, FilteredSearch, Graph, Hnsw, HnswParams, NO_LABEL, OrderError, SearchCursor};
+pub use flat::{exact, exact_among, exact_many, recall};
+pub use hnsw::{BuildContext, BuildOn, FilteredSearch, Graph, Hnsw, HnswParams, MergeError, NO_LABEL, OrderError, SearchCursor};
 pub use ids::{Filter, IdSet, Passing, Without};
+pub use index::{AddError, Hit, Index, IndexBuilder, Memory, SaveError, Search, SearchContext, Selection};
 pub use kernel::{cosine_distance, dot, l2_squared};
 pub use metric::{Metric, Neighbour};
 pub use sealed::{Sealed, seal, verify};

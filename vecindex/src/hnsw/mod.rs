@@ -16,10 +16,12 @@
 
 mod bulk;
 mod cursor;
+mod delete;
 mod filter;
 #[allow(unsafe_code)] // links are atomics in raw memory
 mod graph;
 mod insert;
+mod merge;
 mod order;
 mod over;
 mod prune;
@@ -36,6 +38,7 @@ pub use filter::FilteredSearch;
 pub(crate) use graph::{EMPTY, TWIN, twin_in};
 pub use graph::{Graph, NO_LABEL};
 pub use insert::BuildContext;
+pub use merge::MergeError;
 pub use order::OrderError;
 pub(crate) use queue::{Key, Pool};
 
@@ -198,10 +201,15 @@ impl<S: VectorStorage> Hnsw<S> {
     where
         S: AppendVectors,
     {
+        self.append_as(label, || self.storage.push(row))
+    }
+
+    /// As [`Hnsw::append`], by a function that appends a row to the storage.
+    fn append_as(&self, label: [u64; 2], push: impl FnOnce() -> Result<u32, PushError>) -> Result<u32, PushError> {
         let _one = self.append.lock().unwrap_or_else(PoisonError::into_inner);
         let expected = self.storage.len();
         let upper_used = self.graph.prepare(expected, label)?;
-        let got = self.storage.push(row)?;
+        let got = push()?;
         if got != expected {
             return Err(PushError::Order { got, expected });
         }

@@ -24,7 +24,7 @@ use crate::error::{CreateError, PushError};
 use crate::storage::{Encoding, Rows, VectorStorage};
 
 /// No row: not kept, or nobody's twin.
-const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 
 /// Why an index was not copied.
 #[derive(Debug)]
@@ -102,11 +102,11 @@ impl From<PushError> for OrderError {
 }
 
 /// Which row comes from where.
-struct Plan {
+pub(super) struct Plan {
     /// Of each old node: the new node that links to it are to lead to.
     node: Vec<u32>,
     /// Of each new row: the old node whose links it takes, if it stands in the graph itself.
-    source: Vec<u32>,
+    pub(super) source: Vec<u32>,
     /// Of each new row: the next of the new rows that are equal to it.
     twin: Vec<u32>,
 }
@@ -147,7 +147,7 @@ impl Plan {
     }
 
     /// A slot of an old node's links, as it is to be in the copy.
-    fn link(&self, slot: u32) -> u32 {
+    pub(super) fn link(&self, slot: u32) -> u32 {
         self.node.get(slot as usize).copied().unwrap_or(EMPTY)
     }
 }
@@ -185,13 +185,25 @@ impl<S: VectorStorage> Hnsw<S> {
 
 impl<E: Encoding> Hnsw<Rows<E>> {
     /// A copy on the heap with room for `capacity` rows, whose row `i` is the row `order[i]` of this index, with its label.
-    /// Rows that the order does not name are not in it, nor links to them; where the graph came apart, links are added.
+    /// Rows that the order does not name are not in it, nor links to them; a node that linked to such ones gets other links in their
+    /// place. The copy can be written to.
     ///
     /// Rows appended or linked meanwhile may be missing from the copy's links.
     ///
     /// # Errors
     /// Rows that are not linked, an order that names a row twice or one that there is not, no room, no memory.
     pub fn in_order(&self, order: &[u32], capacity: u32) -> Result<Hnsw<Rows<E>>, OrderError> {
+        let (mut copy, plan) = self.copy(order, capacity)?;
+        if order.len() < self.len() as usize {
+            self.repair(&copy, &plan);
+        }
+        let writer = Writer::resume(&copy.graph, &copy.storage, copy.linked());
+        copy.graph.set_writer(writer);
+        Ok(copy)
+    }
+
+    /// The copy as far as rows are in it, not to be written to yet, and where each came from.
+    fn copy(&self, order: &[u32], capacity: u32) -> Result<(Hnsw<Rows<E>>, Plan), OrderError> {
         let (linked, len) = (self.linked(), self.len());
         if linked < len {
             return Err(OrderError::Pending { linked, len });
@@ -203,10 +215,9 @@ impl<E: Encoding> Hnsw<Rows<E>> {
         let rows = self.storage.in_order(order, capacity)?;
         let bytes = Graph::bytes_needed(capacity, self.params().m)?;
         let region = Arc::new(Region::heap(bytes).map_err(CreateError::Memory)?);
-        let mut graph = Graph::create(region, self.params(), capacity)?;
+        let graph = Graph::create(region, self.params(), capacity)?;
         self.copy_links(&graph, order, &plan)?;
-        graph.set_writer(Writer::resume(&graph, &rows, graph.linked()));
-        Ok(Hnsw::new(rows, graph)?)
+        Ok((Hnsw::new(rows, graph)?, plan))
     }
 
     fn copy_links(&self, graph: &Graph, order: &[u32], plan: &Plan) -> Result<(), OrderError> {

@@ -36,6 +36,12 @@ impl Batch {
         debug_assert!(!self.ids.contains(&EMPTY));
     }
 
+    /// Makes the batch of some ids.
+    pub(crate) fn those(&mut self, ids: &[u32]) {
+        self.ids.clear();
+        self.ids.extend_from_slice(ids);
+    }
+
     /// Makes the batch of one id.
     pub(crate) fn only(&mut self, id: u32) {
         self.ids.clear();

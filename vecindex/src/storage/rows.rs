@@ -181,6 +181,29 @@ impl<E: Encoding> Rows<E> {
         Ok(copy)
     }
 
+    /// Appends a row of other rows as it is stored there. Both have the same metric and dimension, and `id` is below the other's
+    /// length.
+    pub(crate) fn push_stored(&self, other: &Rows<E>, id: u32) -> Result<u32, PushError> {
+        let Some(appender) = &self.appender else { return Err(PushError::ReadOnly) };
+        let _one = appender.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(start) = self.region.as_mut_ptr() else { return Err(PushError::ReadOnly) };
+        let row = other.row(id);
+        assert!(self.metric == other.metric && self.dim == other.dim);
+        let id = self.len();
+        if id >= self.capacity {
+            return Err(PushError::Full { capacity: self.capacity });
+        }
+        let offset = self.layout.rows + id as usize * self.layout.stride;
+        self.region.commit(offset + self.layout.stride).map_err(PushError::Memory)?;
+        // SAFETY: as in `push`; one dimension and one encoding make one stride, and regions do not overlap.
+        unsafe {
+            std::ptr::copy_nonoverlapping(row.elements.as_ptr(), start.add(offset).cast(), row.elements.len());
+            start.add(self.layout.sides).cast::<E::Side>().add(id as usize).write(*row.side);
+        }
+        self.fields.word(at::LEN).store(id + 1, Ordering::Release);
+        Ok(id)
+    }
+
     /// The bytes of row `id` and of its side. `id < len`.
     pub(crate) fn stored(&self, id: u32) -> (&[u8], &[u8]) {
         let row = self.row(id);

@@ -1,0 +1,151 @@
+//! Deleting rows: a set of those that are gone, which searches leave out, and now and then a copy without them.
+//!
+//! A deleted row stays where it is and searches walk through it ([`Without`](crate::Without)), so nothing changes for anybody
+//! who reads beside. [`Hnsw::without`] consolidates: it copies the index onto the heap without the deleted rows. A node that
+//! loses neighbours gets, in their place, the neighbours of these, by the rule that chooses neighbours always (FreshDiskANN,
+//! Singh et al. 2021); where neighbours of neighbours are gone too, those behind them. All of it is read from the old graph and
+//! written to the new one, each node by itself, so the copy is the same whatever the number of threads.
+//!
+//! Slots are used again by leaving them out of the copy, never in place: rows are written once, so a reader of
+//! a region never meets one that changes, and there is no function that could do it.
+
+use std::sync::atomic::Ordering;
+
+use rayon::prelude::*;
+
+use super::graph::{EMPTY, TWIN};
+use super::order::{NONE, OrderError, Plan};
+use super::prune::select;
+use super::queue::Key;
+use super::search::Batch;
+use super::writer::Writer;
+use super::{Graph, Hnsw};
+use crate::ids::IdSet;
+use crate::storage::{Encoding, Rows, VectorStorage};
+
+/// Nodes that are gone and looked behind for one node, at most, and rows to choose from.
+const MOST_BEHIND: usize = 64;
+const MOST_CANDIDATES: usize = 512;
+
+impl<E: Encoding> Hnsw<Rows<E>> {
+    /// A copy on the heap, with room for `capacity` rows, of all rows that are not in `gone`, in their order, with their labels; it
+    /// can be written to. What linked to the others is repaired, and nothing of them is left.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use kriya_region::Region;
+    /// # use vecindex::{F32Rows, Graph, Hnsw, HnswParams, IdSet, Metric, SearchCursor};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let params = HnswParams::default();
+    /// # let rows = Arc::new(Region::heap(F32Rows::bytes_needed(1, 100)?)?);
+    /// # let graph = Arc::new(Region::heap(Graph::bytes_needed(100, params.m)?)?);
+    /// # let index = Hnsw::new(F32Rows::create(rows, Metric::L2, 1, 100)?, Graph::create(graph, params, 100)?)?;
+    /// # for x in 0..100 {
+    /// #     index.append(&[x as f32], [x, 0])?;
+    /// # }
+    /// # index.link_pending()?;
+    /// let odd: IdSet = (0..100).filter(|id| id % 2 == 1).collect();
+    /// let even = index.without(&odd, 100)?;
+    /// assert_eq!(even.len(), 50);
+    /// let nearest = even.search(&[7.1], 1, 64, &mut SearchCursor::default())?;
+    /// assert_eq!(even.label(nearest[0].id), [8, 0]);
+    /// even.append(&[7.0], [7, 0])?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Rows that are not linked, no room, no memory.
+    pub fn without(&self, gone: &IdSet, capacity: u32) -> Result<Hnsw<Rows<E>>, OrderError> {
+        let order: Vec<u32> = (0..self.len()).filter(|id| !gone.contains(*id)).collect();
+        self.writable_in_order(&order, capacity)
+    }
+
+    /// As [`Hnsw::without`], of the rows that `order` names, in this order.
+    pub(crate) fn writable_in_order(&self, order: &[u32], capacity: u32) -> Result<Hnsw<Rows<E>>, OrderError> {
+        let (mut copy, plan) = self.copy(order, capacity)?;
+        if order.len() < self.len() as usize {
+            let nodes = (0..order.len() as u32).into_par_iter();
+            nodes.for_each_init(Repair::default, |repair, id| repair.node(self, &copy, &plan, id));
+        }
+        // Nobody else has the copy's memory yet.
+        let writer = Writer::resume(&copy.graph, &copy.storage, copy.linked());
+        copy.graph.set_writer(writer);
+        Ok(copy)
+    }
+}
+
+/// Memory of repairing one node after the other.
+struct Repair<E: Encoding> {
+    query: E::Query,
+    batch: Batch,
+    /// Neighbours to choose from, in the copy, and the nodes that are gone, in the old graph.
+    found: Vec<u32>,
+    behind: Vec<u32>,
+    candidates: Vec<Key>,
+    kept: Vec<Key>,
+}
+
+impl<E: Encoding> Default for Repair<E> {
+    fn default() -> Self {
+        let (found, behind, candidates, kept) = Default::default();
+        Repair { query: E::Query::default(), batch: Batch::default(), found, behind, candidates, kept }
+    }
+}
+
+impl<E: Encoding> Repair<E> {
+    fn node(&mut self, old: &Hnsw<Rows<E>>, copy: &Hnsw<Rows<E>>, plan: &Plan, id: u32) {
+        let source = plan.source[id as usize];
+        if source == NONE {
+            return;
+        }
+        for level in 0..=copy.graph.level(id) {
+            if self.collect(&old.graph, &copy.graph, plan, (id, source), level) {
+                self.choose(copy, id, level);
+            }
+        }
+    }
+
+    /// Finds what the node may link to on a level; false if it has lost nothing there.
+    fn collect(&mut self, old: &Graph, new: &Graph, plan: &Plan, (id, source): (u32, u32), level: u32) -> bool {
+        self.found.clear();
+        self.behind.clear();
+        let (mut at, mut node) = (0, source);
+        loop {
+            for slot in old.links(node, level) {
+                let there = slot.load(Ordering::Relaxed);
+                if there >= TWIN {
+                    continue;
+                }
+                match plan.link(there) {
+                    EMPTY if !self.behind.contains(&there) => self.behind.push(there),
+                    EMPTY => {}
+                    link if link != id && new.level(link) >= level && !self.found.contains(&link) => {
+                        self.found.push(link)
+                    }
+                    _ => {}
+                }
+            }
+            if at == self.behind.len().min(MOST_BEHIND) || self.found.len() >= MOST_CANDIDATES {
+                return !self.behind.is_empty();
+            }
+            node = self.behind[at];
+            at += 1;
+        }
+    }
+
+    fn choose(&mut self, copy: &Hnsw<Rows<E>>, id: u32, level: u32) {
+        let slots = copy.graph.links(id, level);
+        let twin =
+            slots.iter().map(|slot| slot.load(Ordering::Relaxed)).find(|there| *there >= TWIN && *there != EMPTY);
+        copy.storage.prepare_row(id, &mut self.query);
+        self.batch.those(&self.found);
+        self.candidates.clear();
+        self.candidates.extend(self.batch.compare(&copy.storage, &self.query));
+        self.candidates.sort_unstable();
+        select(&copy.storage, &self.candidates, slots.len() - usize::from(twin.is_some()), |_| false, &mut self.kept);
+        let links = self.kept.iter().map(|key| key.id()).chain(twin);
+        for (slot, link) in slots.iter().zip(links.chain(std::iter::repeat(EMPTY))) {
+            slot.store(link, Ordering::Relaxed);
+        }
+    }
+}
