@@ -87,7 +87,8 @@ pub trait Filter: Sync {
     /// Whether row `id` may be returned. Always the same during a search.
     fn allows(&self, id: u32) -> bool;
 
-    /// About how many of the rows below `len` may be: it decides how to search, never what is found.
+    /// About how many of the rows below `len` may be: it decides how to search. A wrong number costs time or recall, never
+    /// a row: as many as were asked for are found if so many are allowed.
     fn count(&self, len: u32) -> usize;
 
     /// Appends every allowed id below `len`.
@@ -157,13 +158,15 @@ impl<F: Fn(u32) -> bool + Sync> Filter for Passing<F> {
     }
 
     fn count(&self, len: u32) -> usize {
-        let sampled = || {
-            let tried = len.min(SAMPLE);
-            let passing = spread(len).take(tried as usize).filter(|id| self.allows(*id)).count();
-            passing * len as usize / tried.max(1) as usize
-        };
-        self.about.unwrap_or_else(sampled).min(len as usize)
+        self.about.unwrap_or_else(|| estimate(self, len)).min(len as usize)
     }
+}
+
+/// About how many of the rows below `len` a filter allows, from a sample.
+pub(crate) fn estimate<F: Filter + ?Sized>(filter: &F, len: u32) -> usize {
+    let tried = len.min(SAMPLE);
+    let passing = spread(len).take(tried as usize).filter(|id| filter.allows(*id)).count();
+    passing * len as usize / tried.max(1) as usize
 }
 
 /// Ids below `len` without end, evenly over all of them and in no order that rows could have: multiples of the golden ratio.

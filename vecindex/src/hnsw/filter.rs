@@ -22,7 +22,7 @@ use super::visited::Visited;
 use super::{Hnsw, SearchCursor};
 use crate::error::SearchError;
 use crate::flat::nearest_among;
-use crate::ids::{Filter, spread};
+use crate::ids::{Filter, estimate, spread};
 use crate::metric::Neighbour;
 use crate::storage::{F32Rows, VectorStorage};
 
@@ -162,10 +162,12 @@ impl<S: VectorStorage> Hnsw<S> {
         let len = self.len();
         let k = k.min(len as usize);
         let ef = ef.clamp(k.max(1), (len as usize).max(1));
-        let ask = Ask { hnsw: self, filter, k, ef, len, allowed: filter.count(len).min(len as usize) };
+        let mut ask = Ask { hnsw: self, filter, k, ef, len, allowed: filter.count(len).min(len as usize) };
         let (mut found, mut regime) = (Vec::with_capacity(k), ask.regime());
         if regime == Regime::Gate && !search.gate(&ask, query, &mut found)? {
-            regime = Regime::Walk;
+            // So few came that the number may be wrong.
+            ask.allowed = ask.allowed.min(estimate(filter, len));
+            regime = if ask.regime() == Regime::Compare { Regime::Compare } else { Regime::Walk };
         }
         if regime == Regime::Walk && !search.walk(&ask, &mut found) {
             regime = Regime::Compare;

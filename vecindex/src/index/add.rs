@@ -37,9 +37,11 @@ impl<E: Encoding> Index<E> {
     pub fn extend<R: AsRef<[f32]>>(&mut self, rows: impl IntoIterator<Item = (u64, R)>) -> Result<(), AddError> {
         let mut rows = rows.into_iter();
         let expected = u32::try_from(rows.size_hint().0).unwrap_or(MAX_ROWS).min(MAX_ROWS - self.len() as u32);
-        self.reserve(expected)?;
+        if expected > 0 {
+            self.reserve(expected)?;
+        }
         let stored = rows.try_for_each(|(key, row)| self.store(key, row.as_ref()).map(|_| ()));
-        self.hnsw.link_pending().map_err(AddError::Link)?;
+        self.link_rest()?;
         stored
     }
 
@@ -115,7 +117,7 @@ impl<E: Encoding> Index<E> {
         };
         if self.hnsw.len() == self.hnsw.capacity() {
             // Only what is linked can be copied.
-            self.hnsw.link_pending().map_err(AddError::Link)?;
+            self.link_rest()?;
         }
         self.reserve(1)?;
         let id = self.hnsw.append(row, [key, 0]).map_err(failed)?;
@@ -125,5 +127,13 @@ impl<E: Encoding> Index<E> {
         }
         self.keys_mut().insert(key, id);
         Ok(id)
+    }
+
+    /// Links what `extend` has stored.
+    fn link_rest(&self) -> Result<(), AddError> {
+        if self.hnsw.linked() == self.hnsw.len() {
+            return Ok(());
+        }
+        self.hnsw.link_pending().map_err(AddError::Link)
     }
 }

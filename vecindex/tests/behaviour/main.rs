@@ -1,6 +1,8 @@
 //! What an index promises, one module per promise.
 
+mod an_index_is_what_a_list_would_be;
 mod data;
+mod deleted_rows_leave_no_trace;
 mod encodings;
 mod every_row_is_reached;
 mod filters_never_starve_a_search;
