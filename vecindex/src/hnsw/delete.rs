@@ -2,8 +2,9 @@
 //!
 //! A deleted row stays where it is and searches walk through it ([`Without`](crate::Without)), so nothing changes for anybody
 //! who reads beside. [`Hnsw::without`] consolidates: it copies the index onto the heap without the deleted rows. A node that
-//! loses neighbours gets, in their place, the neighbours of these, by the rule that chooses neighbours always (FreshDiskANN,
-//! Singh et al. 2021); where neighbours of neighbours are gone too, those behind them. All of it is read from the old graph and
+//! loses neighbours gets, in their place, neighbours of these, by the rule that chooses neighbours always (FreshDiskANN,
+//! Singh et al. 2021); where these are gone too, those behind them. What it links to still it keeps: to choose among all
+//! anew costs links, and recall. All of it is read from the old graph and
 //! written to the new one, each node by itself, so the copy is the same whatever the number of threads.
 //!
 //! Slots are used again by leaving them out of the copy, never in place: rows are written once, so a reader of
@@ -78,17 +79,20 @@ impl<E: Encoding> Hnsw<Rows<E>> {
 struct Repair<E: Encoding> {
     query: E::Query,
     batch: Batch,
-    /// Neighbours to choose from, in the copy, and the nodes that are gone, in the old graph.
+    /// Neighbours to choose from, in the copy: those that it has still, so many, and what is behind the others.
     found: Vec<u32>,
+    still: usize,
+    /// Nodes that are gone, in the old graph: those that were its neighbours, so many, and others behind them.
     behind: Vec<u32>,
+    lost: usize,
     candidates: Vec<Key>,
     kept: Vec<Key>,
 }
 
 impl<E: Encoding> Default for Repair<E> {
     fn default() -> Self {
-        let (found, behind, candidates, kept) = Default::default();
-        Repair { query: E::Query::default(), batch: Batch::default(), found, behind, candidates, kept }
+        let (found, still, behind, lost, candidates, kept) = Default::default();
+        Repair { query: E::Query::default(), batch: Batch::default(), found, still, behind, lost, candidates, kept }
     }
 }
 
@@ -105,7 +109,7 @@ impl<E: Encoding> Repair<E> {
         }
     }
 
-    /// Finds what the node may link to on a level; false if it has lost nothing there.
+    /// Finds what the node still links to on a level and what else it may; false if it has lost nothing there.
     fn collect(&mut self, old: &Graph, new: &Graph, plan: &Plan, (id, source): (u32, u32), level: u32) -> bool {
         self.found.clear();
         self.behind.clear();
@@ -125,6 +129,9 @@ impl<E: Encoding> Repair<E> {
                     _ => {}
                 }
             }
+            if at == 0 {
+                (self.still, self.lost) = (self.found.len(), self.behind.len());
+            }
             if at == self.behind.len().min(MOST_BEHIND) || self.found.len() >= MOST_CANDIDATES {
                 return !self.behind.is_empty();
             }
@@ -133,6 +140,7 @@ impl<E: Encoding> Repair<E> {
         }
     }
 
+    /// Writes the links of a node: those that it has still, and as many as it lost: such as the rule wants, then the nearest.
     fn choose(&mut self, copy: &Hnsw<Rows<E>>, id: u32, level: u32) {
         let slots = copy.graph.links(id, level);
         let twin =
@@ -142,7 +150,19 @@ impl<E: Encoding> Repair<E> {
         self.candidates.clear();
         self.candidates.extend(self.batch.compare(&copy.storage, &self.query));
         self.candidates.sort_unstable();
-        select(&copy.storage, &self.candidates, slots.len() - usize::from(twin.is_some()), |_| false, &mut self.kept);
+        let still = &self.found[..self.still];
+        let most = (self.still + self.lost).min(slots.len() - usize::from(twin.is_some()));
+        select(&copy.storage, &self.candidates, most, |id| still.contains(&id), &mut self.kept);
+        let chosen = self.kept.len();
+        for candidate in &self.candidates {
+            if self.kept.len() == most {
+                break;
+            }
+            if !self.kept[..chosen].contains(candidate) {
+                self.kept.push(*candidate);
+            }
+        }
+        self.kept.sort_unstable();
         let links = self.kept.iter().map(|key| key.id()).chain(twin);
         for (slot, link) in slots.iter().zip(links.chain(std::iter::repeat(EMPTY))) {
             slot.store(link, Ordering::Relaxed);
