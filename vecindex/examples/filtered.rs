@@ -13,8 +13,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use kriya_region::Region;
-use vecindex::{F32Rows, FilteredSearch, Graph, Hnsw, HnswParams, IdSet, Metric, VectorStorage, seal};
+use vecindex::{F32Rows, FilteredSearch, Graph, Hnsw, HnswParams, IdSet, Metric, Region, VectorStorage, seal};
 use vectors::{bytes, read, thread_seconds};
 
 fn index(base: &str, metric: Metric, cache: Option<&String>) -> Result<Hnsw, Box<dyn Error>> {

@@ -42,8 +42,7 @@ pub fn exact_among<S: VectorStorage>(
 ///
 /// ```
 /// # use std::sync::Arc;
-/// # use kriya_region::Region;
-/// use vecindex::{AppendVectors, F32Rows, Metric, exact_many};
+/// use vecindex::{AppendVectors, F32Rows, Metric, Region, exact_many};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let rows = F32Rows::create(Arc::new(Region::heap(F32Rows::bytes_needed(2, 10)?)?), Metric::L2, 2, 10)?;

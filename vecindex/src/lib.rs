@@ -1,5 +1,25 @@
 //! Nearest-neighbour search inside a process: HNSW over rows that are owned, shared with other processes, or mapped.
 //!
+//! [`Index`] is what most programs want: it owns its memory, grows, knows rows by keys, removes and merges them, searches
+//! among all or some, for one query or many, and is saved to a file and opened in place.
+//!
+//! ```
+//! use vecindex::{I8, Index, Metric, Search, SearchContext};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // A byte a component, and the rows as they were given beside, for comparing exactly what was found.
+//! let mut index = Index::<I8>::builder(3, Metric::Cosine).build()?;
+//! index.extend((0..1000).map(|key| (key, [(key as f32 / 9.0).sin(), (key as f32 / 7.0).cos(), 0.5])))?;
+//! index.remove(500);
+//! let odd = |key| key % 2 == 1;
+//! let how = Search::new().ef(100).filter(&odd);
+//! let hits = index.search_with(&[0.3, 0.4, 0.5], 10, &how, &mut SearchContext::default())?;
+//! assert!(hits.len() == 10 && hits.iter().all(|hit| hit.key % 2 == 1));
+//! # Ok(()) }
+//! ```
+//!
+//! Below it, for those who bring their own memory, processes or rows:
+//!
 //! Two structures stand side by side, each in a [`Region`] of its own: the rows ([`Rows`], encoded as [`F32`], [`SplitF32`],
 //! [`F16`], [`Bf16`] or [`I8`]) and the graph over them ([`Graph`]); [`Hnsw`] joins them. Their layout is the same in a heap build, in
 //! shared memory that grows while other processes search it, and in a file that is mapped ([`snapshot`]), so there is one
@@ -11,7 +31,12 @@
 //!
 //! # Searching
 //! A [`SearchCursor`] is started on a query and asked for the next nearest row as often as the caller likes: it resumes
-//! where it stopped until every row has come out exactly once.
+//! where it stopped until every row has come out exactly once. [`Hnsw::search_filtered`] searches among the rows that a [`Filter`]
+//! allows. [`exact`] compares every row, and [`recall()`] says what share of the truth was found.
+//!
+//! # Deleting
+//! A deleted row is left out by searches ([`Without`]); [`Hnsw::without`] copies an index without deleted rows and links
+//! their neighbours with each other. [`Hnsw::merged`] makes one index of two.
 //!
 //! # Concurrency
 //! One process writes; any number of threads and processes read the same regions without a lock and without writing a

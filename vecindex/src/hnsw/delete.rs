@@ -19,7 +19,6 @@ use super::order::{NONE, OrderError, Plan};
 use super::prune::select;
 use super::queue::Key;
 use super::search::Batch;
-use super::writer::Writer;
 use super::{Graph, Hnsw};
 use crate::ids::IdSet;
 use crate::storage::{Encoding, Rows, VectorStorage};
@@ -34,8 +33,7 @@ impl<E: Encoding> Hnsw<Rows<E>> {
     ///
     /// ```
     /// # use std::sync::Arc;
-    /// # use kriya_region::Region;
-    /// # use vecindex::{F32Rows, Graph, Hnsw, HnswParams, IdSet, Metric, SearchCursor};
+    /// # use vecindex::{F32Rows, Graph, Hnsw, HnswParams, IdSet, Metric, Region, SearchCursor};
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let params = HnswParams::default();
     /// # let rows = Arc::new(Region::heap(F32Rows::bytes_needed(1, 100)?)?);
@@ -58,20 +56,13 @@ impl<E: Encoding> Hnsw<Rows<E>> {
     /// Rows that are not linked, no room, no memory.
     pub fn without(&self, gone: &IdSet, capacity: u32) -> Result<Hnsw<Rows<E>>, OrderError> {
         let order: Vec<u32> = (0..self.len()).filter(|id| !gone.contains(*id)).collect();
-        self.writable_in_order(&order, capacity)
+        self.in_order(&order, capacity)
     }
 
-    /// As [`Hnsw::without`], of the rows that `order` names, in this order.
-    pub(crate) fn writable_in_order(&self, order: &[u32], capacity: u32) -> Result<Hnsw<Rows<E>>, OrderError> {
-        let (mut copy, plan) = self.copy(order, capacity)?;
-        if order.len() < self.len() as usize {
-            let nodes = (0..order.len() as u32).into_par_iter();
-            nodes.for_each_init(Repair::default, |repair, id| repair.node(self, &copy, &plan, id));
-        }
-        // Nobody else has the copy's memory yet.
-        let writer = Writer::resume(&copy.graph, &copy.storage, copy.linked());
-        copy.graph.set_writer(writer);
-        Ok(copy)
+    /// Gives the nodes of a copy other links for those that led to rows that are not in it.
+    pub(super) fn repair(&self, copy: &Hnsw<Rows<E>>, plan: &Plan) {
+        let nodes = (0..copy.len()).into_par_iter();
+        nodes.for_each_init(Repair::default, |repair, id| repair.node(self, copy, plan, id));
     }
 }
 

@@ -130,8 +130,7 @@ impl<S: VectorStorage> Hnsw<S> {
     ///
     /// ```
     /// # use std::sync::Arc;
-    /// # use kriya_region::Region;
-    /// # use vecindex::{F32Rows, FilteredSearch, Graph, Hnsw, HnswParams, IdSet, Metric, Passing};
+    /// # use vecindex::{F32Rows, FilteredSearch, Graph, Hnsw, HnswParams, IdSet, Metric, Passing, Region};
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let params = HnswParams::default();
     /// # let rows = Arc::new(Region::heap(F32Rows::bytes_needed(1, 100)?)?);

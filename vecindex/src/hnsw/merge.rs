@@ -91,7 +91,7 @@ impl<E: Encoding> Hnsw<Rows<E>> {
     pub fn merged(&self, other: &Hnsw<Rows<E>>, capacity: u32) -> Result<Hnsw<Rows<E>>, MergeError> {
         let (large, small) = if other.len() > self.len() { (other, self) } else { (self, other) };
         let order: Vec<u32> = (0..large.len()).collect();
-        let merged = large.writable_in_order(&order, capacity)?;
+        let merged = large.in_order(&order, capacity)?;
         merged.take_in(small, 0..small.len())?;
         Ok(merged)
     }

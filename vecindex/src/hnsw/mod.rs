@@ -2,8 +2,9 @@
 //!
 //! Reading: a search descends the upper levels greedily, then keeps a pool of the nearest rows on level 0 (`search`,
 //! `queue`, `visited`); a cursor resumes it (`cursor`). Writing: rows are appended under a lock and linked by any number of
-//! threads (`insert`, `prune`), each holding one node's lock at a time. Nothing is deleted: the layer above drops rows by
-//! label and builds anew.
+//! threads (`insert`, `prune`), each holding one node's lock at a time. Rows are deleted by leaving
+//! them out, of searches (`filter`) and of copies (`order`, `delete`); two indexes become one by linking the rows of one into a copy of the
+//! other (`merge`).
 //!
 //! Every linked row is reached: nodes by a spanning tree whose edges are never given up (`tree`), rows that are equal to
 //! another one through that one (`twins`).

@@ -71,7 +71,7 @@ impl<E: Encoding> Index<E> {
         if other.exact.is_some() != self.exact.is_some() {
             return Err(MergeError::Exact);
         }
-        if let Some(key) = other.keys_iter().find(|key| self.contains(*key)) {
+        if let Some(key) = other.all_keys().find(|key| self.contains(*key)) {
             return Err(MergeError::Duplicate { key });
         }
         let mut other = other;

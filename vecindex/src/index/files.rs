@@ -37,7 +37,7 @@ impl<E: Encoding> Index<E> {
         }
         let order: Vec<u32> = self.ids().collect();
         let room = (order.len() as u32).max(1);
-        let hnsw = self.hnsw.writable_in_order(&order, room).map_err(SaveError::Consolidate)?;
+        let hnsw = self.hnsw.in_order(&order, room).map_err(SaveError::Consolidate)?;
         let exact = self.exact.as_ref().map(|exact| exact.in_order(&order, room)).transpose();
         Ok(match exact.map_err(|e| SaveError::Consolidate(e.into()))? {
             Some(exact) => snapshot::save_with_exact(&hnsw, &exact, path)?,

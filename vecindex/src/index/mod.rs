@@ -21,11 +21,13 @@ mod search;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 pub use builder::IndexBuilder;
 pub use error::{AddError, SaveError};
 pub use search::{Hit, Search, SearchContext, Selection};
+
+use kriya_region::Region;
 
 use crate::error::CreateError;
 use crate::hnsw::{BuildContext, Graph, Hnsw, HnswParams};
@@ -148,7 +150,7 @@ impl<E: Encoding> Index<E> {
     }
 
     /// All keys, in no order.
-    pub fn keys_iter(&self) -> impl Iterator<Item = u64> + '_ {
+    pub fn all_keys(&self) -> impl Iterator<Item = u64> + '_ {
         self.ids().map(|id| self.key(id))
     }
 
@@ -196,6 +198,6 @@ impl<E: Encoding> fmt::Debug for Index<E> {
 
 /// Rows on the heap.
 fn rows<E: Encoding>(metric: Metric, dim: usize, capacity: u32) -> Result<Rows<E>, CreateError> {
-    let region = kriya_region::Region::heap(Rows::<E>::bytes_needed(dim, capacity)?).map_err(CreateError::Memory)?;
-    Rows::create(std::sync::Arc::new(region), metric, dim, capacity)
+    let region = Region::heap(Rows::<E>::bytes_needed(dim, capacity)?).map_err(CreateError::Memory)?;
+    Rows::create(Arc::new(region), metric, dim, capacity)
 }

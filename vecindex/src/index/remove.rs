@@ -67,7 +67,7 @@ impl<E: Encoding> Index<E> {
     }
 
     fn copy_rows(&mut self, order: &[u32], capacity: u32) -> Result<(), OrderError> {
-        let hnsw = self.hnsw.writable_in_order(order, capacity)?;
+        let hnsw = self.hnsw.in_order(order, capacity)?;
         if let Some(exact) = &mut self.exact {
             *exact = exact.in_order(order, capacity)?;
         }

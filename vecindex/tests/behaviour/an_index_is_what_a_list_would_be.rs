@@ -151,7 +151,7 @@ fn run<E: Encoding>(metric: Metric, steps: Vec<Step>, capacity: u32) {
             }
         }
         assert_eq!(index.len(), model.rows.len());
-        let mut keys: Vec<u64> = index.keys_iter().collect();
+        let mut keys: Vec<u64> = index.all_keys().collect();
         keys.sort_unstable();
         assert!(keys.iter().eq(model.rows.keys()));
         for (key, row) in model.rows.iter().take(20) {

@@ -97,7 +97,7 @@ fn most_rows_may_go_and_the_rest_is_found() {
 fn the_first_of_equal_rows_may_go() {
     let rows: Vec<Vec<f32>> = random(42, 300, 4).into_iter().flat_map(|row| vec![row; 7]).collect();
     let hnsw = index(Metric::L2, &rows, rows.len());
-    for gone in [|id: u32| id % 7 == 0, |id: u32| id % 7 != 6, |id: u32| id % 7 == 3, |id: u32| id % 14 < 7] {
+    for gone in [|id: u32| id % 7 < 1, |id: u32| id % 7 != 6, |id: u32| id % 7 == 3, |id: u32| id % 14 < 7] {
         let gone: IdSet = (0..hnsw.len()).filter(|id| gone(*id)).collect();
         let copy = hnsw.without(&gone, hnsw.len()).unwrap();
         assert_eq!(copy.unreached(), Vec::<u32>::new());

@@ -1,6 +1,6 @@
 //! Nearly all of the true neighbours are found, and exact search finds them all.
 
-use vecindex::{Metric, SearchCursor, exact};
+use vecindex::{IdSet, Metric, Neighbour, SearchCursor, exact, exact_among, exact_many};
 
 use crate::data::{distance, index, random, truth, vectors};
 
@@ -78,4 +78,36 @@ fn one_thread_builds_the_same_graph_again() {
         files
     };
     assert!(build() == build());
+}
+
+#[test]
+fn exact_searches_of_many_queries_or_some_rows_are_those_of_one_among_all() {
+    let rows = random(12, 700, 9);
+    let hnsw = index(Metric::InnerProduct, &rows, 0);
+    let all = exact_many(hnsw.storage(), &rows[..50], 700).unwrap();
+    let some: IdSet = (0..2000).filter(|id| id % 5 == 2).collect();
+    for (query, all) in rows.iter().zip(all) {
+        assert_eq!(all, exact(hnsw.storage(), query, usize::MAX).unwrap());
+        let among: Vec<Neighbour> = all.into_iter().filter(|n| some.contains(n.id)).take(20).collect();
+        assert_eq!(exact_among(hnsw.storage(), query, 20, &some).unwrap(), among);
+    }
+    assert!(exact_many(hnsw.storage(), &[&rows[0][..], &[1.0]], 1).is_err());
+}
+
+#[test]
+fn recall_counts_ties_as_true_and_nothing_twice() {
+    let row = |id, distance| Neighbour { id, distance };
+    let truth = [row(1, 0.5), row(2, 1.0), row(3, 1.0)];
+    for (found, expected) in [
+        (vec![], 0.0),
+        (vec![row(1, 0.5), row(9, 1.0), row(8, 1.0)], 1.0),
+        (vec![row(1, 0.5), row(1, 0.5), row(8, 1.0)], 2.0 / 3.0),
+        (vec![row(7, 2.0), row(6, 2.0), row(5, 2.0), row(1, 0.5)], 0.0),
+        (vec![row(1, 0.5), row(8, 1.01)], 1.0 / 3.0),
+    ] {
+        assert_eq!(vecindex::recall(&found, &truth), expected, "{found:?}");
+    }
+    assert_eq!(vecindex::recall(&[row(1, 0.5)], &[]), 1.0);
+    // Inner products are negative.
+    assert_eq!(vecindex::recall(&[row(1, -3.0), row(4, -1.9)], &[row(1, -3.0), row(2, -2.0)]), 0.5);
 }
