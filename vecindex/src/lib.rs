@@ -86,7 +86,9 @@ pub use kriya_region::Region;
 
 pub use error::{CreateError, LinkError, OpenError, PushError, RerankError, SealError, SearchError, VectorError};
 pub use flat::{exact, exact_among, exact_many, recall};
-pub use hnsw::{BuildContext, BuildOn, FilteredSearch, Graph, Hnsw, HnswParams, MergeError, NO_LABEL, OrderError, SearchCursor};
+pub use hnsw::{
+    BuildContext, BuildOn, FilteredSearch, Graph, Hnsw, HnswParams, MergeError, NO_LABEL, OrderError, SearchCursor,
+};
 pub use ids::{Filter, IdSet, Passing, Without};
 pub use index::{AddError, Hit, Index, IndexBuilder, Memory, SaveError, Search, SearchContext, Selection};
 pub use kernel::{cosine_distance, dot, l2_squared};

@@ -163,7 +163,7 @@ fn run<E: Encoding>(metric: Metric, steps: Vec<Step>, capacity: u32) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
     fn floats(steps in proptest::collection::vec(step(), 1..60), capacity in 0u32..500) {
         run::<F32>(Metric::L2, steps, capacity);
