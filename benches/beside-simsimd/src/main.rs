@@ -221,9 +221,9 @@ macro_rules! operations {
 fn main() -> Outcome<()> {
     if std::env::var_os("VECINDEX_ISA").is_none() {
         println!(
-            "| ours       | SimSIMD  | type | distance     |  dim | SimSIMD | slices | rows   | slices x | rows x |"
+            "| ours       | SimSIMD  | type | distance     |  dim | SimSIMD | slices | pairs | rows | reading | slices x | pairs x | rows x |"
         );
-        println!("|---|---|---|---|---|---|---|---|---|---|");
+        println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
         let sets = vecindex::kernel::available().into_iter().map(Kernels::name);
         for set in sets.filter(|set| set.starts_with("avx2") || *set == "avx512vnni" || set.starts_with("neon")) {
             let mut again = Command::new(std::env::current_exe()?);
