@@ -98,7 +98,7 @@ pub(crate) fn nearest_among<S: VectorStorage>(
     pool.reset(k);
     for ids in ids.chunks(BATCH as usize) {
         let distances = &mut distances[..ids.len()];
-        storage.distances(query, ids, distances);
+        storage.exact_distances(query, ids, distances);
         for (id, distance) in ids.iter().zip(distances) {
             pool.insert(Key::new(*distance, *id));
         }

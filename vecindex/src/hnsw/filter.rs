@@ -21,7 +21,7 @@ use super::search::{Batch, descend};
 use super::visited::Visited;
 use super::{Hnsw, SearchCursor};
 use crate::error::SearchError;
-use crate::flat::nearest_among;
+use crate::flat::{nearest_among, refine};
 use crate::ids::{Filter, estimate, spread};
 use crate::metric::Neighbour;
 use crate::storage::{F32Rows, VectorStorage};
@@ -350,6 +350,12 @@ impl<S: VectorStorage> FilteredSearch<S> {
     fn hand_out<F: Filter + ?Sized>(&mut self, ask: &Ask<'_, S, F>, found: &mut Vec<Neighbour>) {
         let Ask { hnsw, filter, k, len, .. } = *ask;
         let metric = hnsw.metric();
+        if hnsw.storage.is_coarse() {
+            let keys = self.pool.keys_mut();
+            let head = keys.len().min((2 * k).max(k + 10));
+            refine(&hnsw.storage, &self.query, &mut keys[..head]);
+            keys[..head].sort_unstable_by_key(|key| key.fresh());
+        }
         for key in self.pool.keys() {
             if found.len() == k {
                 return;

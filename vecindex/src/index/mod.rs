@@ -42,8 +42,8 @@ fn next_version() -> u64 {
     NEXT_VERSION.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Nearest neighbours among rows with keys, in memory of its own. `E` is how rows are stored: [`F32`], [`F16`](crate::F16),
-/// [`Bf16`](crate::Bf16) or [`I8`](crate::I8).
+/// Nearest neighbours among rows with keys, in memory of its own. `E` is how rows are stored: [`F32`],
+/// [`SplitF32`](crate::SplitF32), [`F16`](crate::F16), [`Bf16`](crate::Bf16) or [`I8`](crate::I8).
 ///
 /// ```
 /// use vecindex::{Index, Metric};

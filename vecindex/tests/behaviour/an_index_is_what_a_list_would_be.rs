@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use vecindex::{
-    AddError, Bf16, Encoding, F16, F32, I8, Index, MergeError, Metric, Search, SearchContext, SearchError, VectorError,
+    AddError, Bf16, Encoding, F16, F32, I8, Index, MergeError, Metric, Search, SearchContext, SearchError, SplitF32,
+    VectorError,
 };
 
 use crate::data::{distance, random};
@@ -166,6 +167,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
     fn floats(steps in proptest::collection::vec(step(), 1..60), capacity in 0u32..500) {
+        run::<SplitF32>(Metric::Cosine, steps.clone(), capacity);
         run::<F32>(Metric::L2, steps, capacity);
     }
 
