@@ -133,7 +133,7 @@ impl<S: VectorStorage> SearchCursor<S> {
         self.pending_position = 0;
         hnsw.storage.prepare(query, &mut self.query)?;
         self.instance = hnsw.instance;
-        self.ef = ef.max(1);
+        self.ef = ef.clamp(1, crate::format::MAX_ROWS as usize);
         // Linked first: the number of rows is never below it.
         self.linked = hnsw.linked();
         let len = hnsw.len();

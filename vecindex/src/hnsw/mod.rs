@@ -334,6 +334,8 @@ impl<S: VectorStorage> Hnsw<S> {
         ef: usize,
         cursor: &mut SearchCursor<S>,
     ) -> Result<Vec<Neighbour>, SearchError> {
+        // More than there are is as good as all.
+        let k = k.min(self.len() as usize);
         cursor.start(self, query, ef.max(k))?;
         cursor.expect(k);
         let mut found = Vec::with_capacity(k.min(self.len() as usize));
