@@ -70,6 +70,8 @@ pub(super) fn choose(view: &View, config: &Config, policy: &dyn MergePolicy) -> 
     let to = from + 1;
     let below: Vec<Run> = view.levels.iter().skip(to).map(Arc::clone).collect();
     let group = |key: &[u8]| policy.group_len(key).min(key.len());
+    // Flushes that were not full are put together as long as they are in L0.
+    let small = config.table_bytes as u64 / 4;
     let mut runs = if from == 0 {
         view.l0.clone()
     } else {
@@ -86,7 +88,9 @@ pub(super) fn choose(view: &View, config: &Config, policy: &dyn MergePolicy) -> 
     let low = tables().map(|table| &table.info.min_key).min()?;
     let high = tables().map(|table| &table.info.max_key).max()?;
     let met = &level(to)[reach(level(to), low, high, group)];
-    let moves = met.is_empty() && tables().all(|table| table.info.deletions == 0) && apart(&runs, group);
+    let moves = met.is_empty()
+        && tables().all(|table| table.info.deletions == 0 && (from > 0 || table.info.mirror_len >= small))
+        && apart(&runs, group);
     if !met.is_empty() {
         runs.push(met.into());
     }
