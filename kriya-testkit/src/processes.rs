@@ -29,6 +29,19 @@ impl ServerProcess {
         .collect()
     }
 
+    /// Stops it until it is sent [`Signal::CONT`]: none of its threads runs any more when this returns.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let stopped = |task: &std::path::Path| {
+            let stat = std::fs::read_to_string(task.join("stat")).unwrap_or_default();
+            stat.rsplit_once(')').is_none_or(|(_, fields)| matches!(fields.trim_start().as_bytes().first(), Some(b'T')))
+        };
+        let tasks = || std::fs::read_dir(format!("/proc/{}/task", self.id())).into_iter().flatten().flatten();
+        while self.is_alive() && !tasks().all(|task| stopped(&task.path())) {
+            std::thread::yield_now();
+        }
+    }
+
     /// Sends `signal` to it, if it is still there.
     pub fn signal(&self, signal: Signal) {
         if self.is_alive() {

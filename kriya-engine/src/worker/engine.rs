@@ -63,6 +63,8 @@ pub(crate) struct Signals {
     pub ending: Signal,
     /// A flush was asked for: what is worth sealing is sealed, full or not.
     pub seal_early: AtomicBool,
+    /// Something was dropped: tables of the store that hold nothing else can go.
+    pub dropped: AtomicBool,
     /// Somebody wants a flush now, whether something was written or not.
     pub flush_now: AtomicBool,
     /// The host will not keep the log much longer: it is needed from the local disk's position on only.

@@ -84,7 +84,9 @@ pub(crate) fn flush_forever(engine: &Engine) {
 pub(crate) fn merge_forever(engine: &Engine) {
     while engine.signals.working() {
         engine.signals.merging.wait(IDLE);
-        while engine.signals.working() && engine.store.wants_merge() && merge(engine) {}
+        if engine.signals.working() {
+            merge(engine);
+        }
     }
 }
 
@@ -96,22 +98,33 @@ fn flush_once(engine: &Engine, force: bool, position: u64) -> Result<(), FlushEr
     Ok(())
 }
 
-/// Makes one merge; whether it did.
-fn merge(engine: &Engine) -> bool {
+/// Takes tables away in which there is nothing but what was dropped, and merges while a merge is due.
+fn merge(engine: &Engine) {
+    let dropped = engine.signals.dropped.swap(false, Ordering::SeqCst);
+    if !dropped && !engine.store.wants_merge() {
+        return;
+    }
     let dead = dead_objects(engine).unwrap_or_else(|error| {
         engine.complain(format!("finding dropped tables failed: {error}"));
         HashSet::new()
     });
-    let policy = DropDead { dead, signals: Arc::clone(&engine.signals) };
-    match engine.runtime.block_on(engine.store.merge_local(Arc::new(policy))) {
-        Ok(merged) => {
-            engine.signals.publishing.wake();
-            merged.inputs > 0
+    let policy = Arc::new(DropDead { dead, signals: Arc::clone(&engine.signals) });
+    let done = engine.runtime.block_on(async {
+        if dropped && !policy.dead.is_empty() {
+            let policy = Arc::clone(&policy);
+            engine.store.drop_tables(move |low, high| policy.holds_nothing(low, high)).await?;
         }
-        Err(error) => {
-            engine.complain(format!("merging tables of the store failed: {error}"));
-            false
+        while engine.signals.working() && engine.store.wants_merge() {
+            if engine.store.merge_local(Arc::clone(&policy) as _).await?.inputs == 0 {
+                break;
+            }
         }
+        Ok::<_, FlushError>(())
+    });
+    engine.signals.publishing.wake();
+    if let Err(error) = done {
+        engine.signals.dropped.fetch_or(dropped, Ordering::SeqCst);
+        engine.complain(format!("merging tables of the store failed: {error}"));
     }
 }
 
@@ -124,15 +137,25 @@ struct DropDead {
     signals: Arc<Signals>,
 }
 
+impl DropDead {
+    /// The dropped object that a key belongs to.
+    fn dead(&self, key: &[u8]) -> Option<u64> {
+        let of_object = matches!(key.first()?, &keys::ROW | &keys::ENTRY | &keys::DELETED | &keys::SEGMENT);
+        let id = u64::from_be_bytes(key.get(1..9)?.try_into().ok()?);
+        (of_object && self.dead.contains(&id)).then_some(id)
+    }
+
+    /// Whether all keys from one to another are of one kind and of one dropped object.
+    fn holds_nothing(&self, low: &[u8], high: &[u8]) -> bool {
+        low.first() == high.first() && self.dead(low).is_some_and(|id| self.dead(high) == Some(id))
+    }
+}
+
 impl MergePolicy for DropDead {
     fn judge(&self, group: &[MergeEntry<'_>], _bottommost: bool, keep: &mut [bool]) {
         fail::point("during-merge");
         for (entry, keep) in group.iter().zip(keep) {
-            let kind = entry.key.first().copied();
-            if let (Some(keys::ROW | keys::ENTRY | keys::DELETED | keys::SEGMENT), Some(Ok(id))) =
-                (kind, entry.key.get(1..9).map(<[u8; 8]>::try_from))
-                && self.dead.contains(&u64::from_be_bytes(id))
-            {
+            if self.dead(entry.key).is_some() {
                 *keep = false;
             }
         }
@@ -302,6 +325,10 @@ fn decide(engine: &Engine) {
     }
     let fates = judge(engine, asked);
     fates.dead.iter().for_each(|id| engine.indexes.remove(*id));
+    if !fates.dead.is_empty() {
+        engine.signals.dropped.store(true, Ordering::SeqCst);
+        engine.signals.merging.wake();
+    }
     let mut undecided = engine.undecided.lock().unwrap_or_else(PoisonError::into_inner);
     undecided.extend(fates.undecided.into_iter().chain(fates.unknown));
 }

@@ -18,9 +18,12 @@ struct Connected {
     writing: HashSet<usize>,
     /// No new session and no new writing transaction.
     closing: bool,
-    /// When somebody was first turned away because of that.
-    turned_away: Option<Instant>,
+    /// When somebody was first turned away because of that, of those who have come again since, and when that was last.
+    turned_away: Option<(Instant, Instant)>,
 }
+
+/// Who waits for the next worker asks more often than this.
+const ASKS_AGAIN: Duration = Duration::from_secs(2);
 
 impl Connected {
     fn may_write(&mut self, slot: usize) -> bool {
@@ -30,7 +33,9 @@ impl Connected {
     /// Whether newcomers are to wait for the next worker.
     fn turns_away(&mut self) -> bool {
         if self.closing {
-            self.turned_away.get_or_insert_with(Instant::now);
+            let now = Instant::now();
+            let first = self.turned_away.filter(|(_, last)| now - *last < ASKS_AGAIN).map_or(now, |(first, _)| first);
+            self.turned_away = Some((first, now));
         }
         self.closing
     }
@@ -117,11 +122,12 @@ impl Sessions {
         self.lock().seated.len() as u32
     }
 
-    /// Cuts those off that write, if newcomers have waited for `patience` until they are done. What they wait for may be a
-    /// newcomer, through a lock that the worker does not know of; and one of them may be idle for ever.
+    /// Cuts those off that write, if newcomers have been coming back for `patience` to see whether they are done. What they
+    /// wait for may be a newcomer, through a lock that the worker does not know of; and one of them may be idle for ever.
     pub(crate) fn cut_writers_after(&self, patience: Duration) {
         let connected = self.lock();
-        if connected.turned_away.is_none_or(|since| since.elapsed() < patience) {
+        let waits = |(first, last): (Instant, Instant)| first.elapsed() >= patience && last.elapsed() < ASKS_AGAIN;
+        if !connected.turned_away.is_some_and(waits) {
             return;
         }
         for slot in &connected.writing {

@@ -287,6 +287,7 @@ fn load_indexes(engine: &Engine) -> Result<(), StartError> {
             Err(why) => engine.complain(format!("index {id} ({name}) cannot be used and should be rebuilt: {why}")),
         }
     }
+    engine.signals.dropped.store(!fates.dead.is_empty(), Ordering::SeqCst);
     engine.undecided.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(fates.undecided);
     engine.segments.clean(&kept).map_err(|error| StartError::failed(&error))
 }

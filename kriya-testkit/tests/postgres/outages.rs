@@ -180,7 +180,7 @@ fn a_slot_that_was_invalidated_is_made_anew_and_nothing_is_lost() {
     let mut client = server.connect().unwrap();
     let worker = server.processes().into_iter().find(|process| process.title.contains("kriya storage worker"));
     let worker = worker.expect("the worker");
-    worker.signal(rustix::process::Signal::STOP);
+    worker.freeze();
     for _ in 0..10 {
         run(&mut client, TRAFFIC);
     }

@@ -202,7 +202,7 @@ fn a_sending_that_is_cut_short_in_a_subtransaction_is_an_error_that_can_be_caugh
     for (argument, fails) in [("reads", false), ("writes", true)] {
         run(&mut client, &format!("CREATE TRIGGER g AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION f('{argument}')"));
         run(&mut client, "BEGIN; INSERT INTO t VALUES (0); SET LOCAL statement_timeout = '1s'");
-        worker().signal(rustix::process::Signal::STOP);
+        worker().freeze();
         let stopped = client.batch_execute(outer);
         worker().signal(rustix::process::Signal::CONT);
         // Caught inside: what was to be sent before it is in doubt. Caught outside: all of it is rolled back.

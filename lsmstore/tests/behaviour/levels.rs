@@ -90,6 +90,10 @@ async fn a_merge_reads_a_part_of_the_levels_not_all_of_them() {
     let bytes: u64 = store.stats().levels.iter().map(|level| level.mirror_bytes).sum();
     // Three levels below L0, each about FACTOR times as large as the one above. To merge all each time would be 25 times.
     assert!(written < 14 * bytes, "{written} bytes were written for {bytes}");
+    let view = store.view().unwrap();
+    let small = view.tables().filter(|table| table.entries <= 1).count();
+    // The last output of a merge takes what is left.
+    assert!(small * 50 < view.tables().count(), "{small} tables of one key among {}", view.tables().count());
 }
 
 #[tokio::test]
@@ -181,4 +185,30 @@ async fn rows_and_marks_that_meet_on_any_level_vanish_together_and_no_row_comes_
         }
     }
     assert!(store.stats().levels.len() > 3);
+}
+
+#[tokio::test]
+async fn tables_of_what_was_dropped_go_unread_from_every_level() {
+    let fixture = Fixture::new();
+    let store = fixture.open_with(config(&fixture), LogChoice::Nobody).await;
+    let (model, _) = fill(&store, 20_000, scattered).await;
+    let before = store.view().unwrap();
+    let dead = |key: &[u8]| key >= &b"00200000"[..] && key < &b"00900000"[..];
+    let dropped = store.drop_tables(move |low, high| dead(low) && dead(high)).await.unwrap();
+    store.publish().await.unwrap();
+    assert!(dropped > 50 && before.tables().count() - dropped == store.view().unwrap().tables().count());
+    let left: u64 = store.view().unwrap().tables().map(|table| table.entries).sum();
+    let live = model.keys().filter(|key| !dead(key.as_bytes())).count() as u64;
+    // Those at the edges, and in L0, have keys of both.
+    assert!(left < live + 1500, "{left} entries are left, {live} of them live");
+    let check = |store: &Store| {
+        let view = store.view().unwrap();
+        for (key, value) in model.iter().filter(|(key, _)| !dead(key.as_bytes())).step_by(11) {
+            assert_eq!(view.get(key.as_bytes(), view.read_sequence()).unwrap(), Some(&value[..]));
+        }
+    };
+    check(&store);
+    assert_eq!(before.tables().map(|table| table.entries).sum::<u64>(), model.len() as u64);
+    drop((store, before));
+    check(&fixture.elsewhere().open().await);
 }

@@ -26,12 +26,14 @@ use run::Job;
 
 /// What the owner of a store wants of a merge: entries of his that nobody can need any more.
 pub trait MergePolicy: Send + Sync {
-    /// Length of the prefix of `key` that makes keys a group. A group is judged together. Default: each key alone.
+    /// Length of the prefix of `key` that makes keys a group. What a merge reads of a group is judged together. Default: each
+    /// key alone.
     fn group_len(&self, key: &[u8]) -> usize {
         key.len()
     }
 
-    /// Clears `keep[i]` for each entry of the group that may go. What may go is dropped with all its older versions if
+    /// Clears `keep[i]` for each entry of the group that may go, whatever newer entries of the group say: those may be in
+    /// tables above, which this merge does not read. What may go is dropped with all its older versions if
     /// `bottommost` (no older version can be anywhere else), and becomes a deletion otherwise. Default: all is kept.
     fn judge(&self, group: &[MergeEntry<'_>], bottommost: bool, keep: &mut [bool]) {
         let _ = (group, bottommost, keep);
@@ -96,6 +98,29 @@ impl Store {
     pub async fn merge_local(&self, policy: Arc<dyn MergePolicy>) -> Result<Merged, FlushError> {
         let merge = Arc::clone(&self.inner).merge(policy);
         to_its_end(&*self.inner.env, merge).await.map_err(StorageError::from)?
+    }
+
+    /// Takes tables out of use, unread, all keys of which are of no use to anybody any more: `dead` is asked with the smallest
+    /// and the largest key of each table. Returns how many went. What was dropped as a whole is not written to any more, so
+    /// merges would hardly come by it. On the local disk only; [`Store::publish`] follows. Views that somebody holds keep them.
+    ///
+    /// # Errors
+    /// [`FlushError`]; all tables stay in use.
+    pub async fn drop_tables(&self, dead: impl Fn(&[u8], &[u8]) -> bool + Send + 'static) -> Result<usize, FlushError> {
+        let inner = Arc::clone(&self.inner);
+        let drop = async move {
+            let _merging = inner.merging.lock().await;
+            inner.usable()?;
+            let floor = inner.local.lock().await.manifest.last_sequence;
+            let view = inner.current();
+            let dead = view.tables().filter(|table| dead(&table.min_key, &table.max_key));
+            let dead: HashSet<TableId> = dead.map(|table| table.id).collect();
+            if !dead.is_empty() {
+                inner.replace(&dead, 0, Some((Vec::new(), floor))).await?;
+            }
+            Ok(dead.len())
+        };
+        to_its_end(&*self.inner.env, drop).await.map_err(StorageError::from)?
     }
 
     /// Whether a merge is due: L0 has too many tables, a level too many bytes, or a table is mostly deletions.

@@ -54,11 +54,11 @@ pub(super) fn due(view: &View, config: &Config) -> Option<usize> {
     if most.1 >= 1.0 { Some(most.0) } else { worn(view).map(|(level, _)| level) }
 }
 
-/// A table half of which are deletions that a merge would drop where there is nothing left for them to delete.
+/// A table half of which are deletions: a merge drops them where there is nothing left for them to delete.
 fn worn(view: &View) -> Option<(usize, usize)> {
     let worn = |table: &Arc<Table>| {
         let info = &table.info;
-        info.deletions > 0 && 2 * info.deletions >= info.entries && info.max_sequence <= view.floor
+        info.deletions > 0 && 2 * info.deletions >= info.entries
     };
     view.levels.iter().zip(1..LAST).find_map(|(run, level)| Some((level, run.iter().position(worn)?)))
 }

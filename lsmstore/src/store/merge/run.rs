@@ -87,6 +87,11 @@ impl Job {
         let mut group = Vec::new();
         let mut ended = false;
         let mirror = self.mirror.clone();
+        if let Some(root) = versions.root {
+            // What lies before the first output is not passed by it.
+            let first = self.group_of(versions.cursors[root].entry().0).to_vec();
+            self.below.may_hold(&first);
+        }
         while versions.root.is_some() {
             let begin = self.below.passed;
             let built = mirror.build((self.ids)(), |writer| {
