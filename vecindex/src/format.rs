@@ -32,7 +32,8 @@
 //!              48 parts          u32, 2 or 3
 //!              64 table of parts, each: kind u32 (1 rows, 2 graph, 3 exact rows) | 0 u32 | offset u64 | length u64
 //! link:        a node, or u32::MAX for none, or on level 0 2^31 + the node's twin (the next node with an equal row)
-//! encoded row: side | dimensions x element, without padding; not in a file of this crate, but wherever a row is kept alone
+//! encoded row: side | dimensions x element, or upper halves and then lower ones, without padding; not in a file of this
+//!              crate, but wherever a row is kept alone
 //! trailer:     CRC32C of each chunk after the header, u32 each | CRC32C of that table | "KVSEAL01"
 //! ```
 //! Sections start at multiples of 64 bytes. What is not named is zero and reserved.

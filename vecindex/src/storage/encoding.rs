@@ -50,6 +50,12 @@ pub trait Encoding: sealed::Sealed + Debug + Sized + Send + Sync + 'static {
     /// Whether `distances` are of less than what is stored.
     #[doc(hidden)]
     const COARSE: bool = false;
+    /// Whether a row is stored as it is given: there is nothing more exact to keep beside it.
+    #[doc(hidden)]
+    const EXACT: bool = false;
+    /// Parts of equal length that a row is stored in, each with padding of its own.
+    #[doc(hidden)]
+    const PARTS: usize = 1;
 
     /// The Euclidean length that the row was appended with.
     #[doc(hidden)]
@@ -199,12 +205,13 @@ pub(super) fn check<E: Encoding>(raw: &[f32], scale: f64) -> Result<(), VectorEr
 }
 
 macro_rules! floats {
-    ($encoding:ty, $element:ty, $code:literal, $table:ident, $holds:expr, $to:expr, $from:expr) => {
+    ($encoding:ty, $element:ty, $code:literal, $exact:literal, $table:ident, $holds:expr, $to:expr, $from:expr) => {
         impl Encoding for $encoding {
             type Element = $element;
             type Side = f32;
             type Query = FloatQuery;
             const CODE: u32 = $code;
+            const EXACT: bool = $exact;
 
             fn norm(side: &f32) -> f32 {
                 *side
@@ -275,6 +282,6 @@ macro_rules! floats {
     };
 }
 
-floats!(F32, f32, 1, f32, |_| true, |x| x, |x| x);
-floats!(F16, f16, 2, f16, |x| f16::from_f32(x).is_finite(), f16::from_f32, f16::to_f32);
-floats!(Bf16, bf16, 3, bf16, |x| bf16::from_f32(x).is_finite(), bf16::from_f32, bf16::to_f32);
+floats!(F32, f32, 1, true, f32, |_| true, |x| x, |x| x);
+floats!(F16, f16, 2, false, f16, |x| f16::from_f32(x).is_finite(), f16::from_f32, f16::to_f32);
+floats!(Bf16, bf16, 3, false, bf16, |x| bf16::from_f32(x).is_finite(), bf16::from_f32, bf16::to_f32);

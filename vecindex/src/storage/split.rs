@@ -30,6 +30,8 @@ impl Encoding for SplitF32 {
     type Query = FloatQuery;
     const CODE: u32 = 5;
     const COARSE: bool = true;
+    const EXACT: bool = true;
+    const PARTS: usize = 2;
 
     fn norm(side: &f32) -> f32 {
         *side

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kriya_region::Region;
 use vecindex::{
-    Bf16, CreateError, Encoding, F16, F32, F32Rows, Graph, Hnsw, I8, Metric, PushError, Rows, SearchCursor,
+    Bf16, CreateError, Encoding, F16, F32, F32Rows, Graph, Hnsw, I8, Metric, PushError, Rows, SearchCursor, SplitF32,
     VectorError, VectorStorage, seal,
 };
 
@@ -21,6 +21,11 @@ fn rows_for<E: Encoding>(metric: Metric, dim: usize, capacity: u32) -> Rows<E> {
 
 #[test]
 fn an_encoded_row_comes_back_bit_by_bit() {
+    fn read<E: Encoding>(rows: &Rows<E>, id: usize) -> Vec<f32> {
+        let mut row = vec![f32::NAN; rows.dim()];
+        rows.read(id as u32, &mut row);
+        row
+    }
     fn check<E: Encoding>() {
         for metric in METRICS {
             let rows = random(91, 50, 21);
@@ -30,6 +35,7 @@ fn an_encoded_row_comes_back_bit_by_bit() {
                 assert_eq!((bytes.len(), Some(&bytes)), (first.encoded_len(), first.encoded(id as u32).as_ref()));
                 assert_eq!(second.push_encoded(&bytes).unwrap(), id as u32);
                 assert_eq!(first.norm(id as u32), second.norm(id as u32));
+                assert!(second.encoded(id as u32).unwrap() == bytes && read(&first, id) == read(&second, id));
             }
             assert!(first.encoded(50).is_none());
             let distances =
@@ -42,6 +48,7 @@ fn an_encoded_row_comes_back_bit_by_bit() {
     check::<F16>();
     check::<Bf16>();
     check::<I8>();
+    check::<SplitF32>();
 }
 
 #[test]

@@ -21,17 +21,29 @@ impl<E: Encoding> Rows<E> {
     /// A vector that could not be stored.
     pub fn encode(&self, raw: &[f32]) -> Result<Vec<u8>, VectorError> {
         let scale = self.check(raw)?;
+        // As long as a stored row: an encoding may lay its parts out by the length.
         // SAFETY: all zeros is a valid element, as the trait says.
-        let mut row = vec![unsafe { std::mem::zeroed::<E::Element>() }; self.dim];
+        let mut row = vec![unsafe { std::mem::zeroed::<E::Element>() }; self.base().stride];
         let side = E::encode(self.metric, raw, scale.norm, scale.by, &mut row);
         // SAFETY: elements and sides are numbers without padding between them.
-        let bytes = unsafe {
-            [
+        let (side, elements) = unsafe {
+            (
                 std::slice::from_raw_parts(std::ptr::from_ref(&side).cast::<u8>(), size_of::<E::Side>()),
                 std::slice::from_raw_parts(row.as_ptr().cast::<u8>(), size_of_val(&row[..])),
-            ]
+            )
         };
-        Ok(bytes.concat())
+        Ok(self.packed(side, elements))
+    }
+
+    /// Side and elements of a stored row without padding.
+    fn packed(&self, side: &[u8], elements: &[u8]) -> Vec<u8> {
+        let parts = elements.chunks_exact(self.layout.stride / E::PARTS).map(|part| &part[..self.part_len()]);
+        std::iter::once(side).chain(parts).flatten().copied().collect()
+    }
+
+    /// Bytes of each part of a row without padding.
+    fn part_len(&self) -> usize {
+        self.dim * size_of::<E::Element>() / E::PARTS
     }
 
     /// Row `id` as [`Rows::encode`] would give it; `None` if there is no such row.
@@ -40,7 +52,7 @@ impl<E: Encoding> Rows<E> {
             return None;
         }
         let (elements, side) = self.stored(id);
-        Some([side, &elements[..self.dim * size_of::<E::Element>()]].concat())
+        Some(self.packed(side, elements))
     }
 
     /// Appends a row that [`Rows::encode`] or [`Rows::encoded`] gave, of rows of the same dimension and metric. Any other
@@ -67,7 +79,10 @@ impl<E: Encoding> Rows<E> {
         unsafe {
             let place = start.add(self.layout.sides + id as usize * side.len());
             std::ptr::copy_nonoverlapping(side.as_ptr(), place, side.len());
-            std::ptr::copy_nonoverlapping(elements.as_ptr(), start.add(offset), elements.len());
+            for (at, part) in elements.chunks_exact(self.part_len()).enumerate() {
+                let place = start.add(offset + at * (self.layout.stride / E::PARTS));
+                std::ptr::copy_nonoverlapping(part.as_ptr(), place, part.len());
+            }
         }
         self.fields.word(at::LEN).store(id + 1, Ordering::Release);
         Ok(id)
