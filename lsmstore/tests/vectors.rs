@@ -13,11 +13,12 @@ use rand::{Rng, SeedableRng};
 use tokio::runtime::Runtime;
 use vecindex::{
     AppendVectors, Bf16, Encoding, F16, F32, Graph, Hnsw, HnswParams, I8, Metric, PushError, Rows, SearchCursor,
-    VectorError, VectorStorage, seal,
+    SplitF32, VectorError, VectorStorage, seal,
 };
 
 const METRICS: [Metric; 3] = [Metric::L2, Metric::Cosine, Metric::InnerProduct];
-const DIM: usize = 17;
+/// Rows of every encoding have padding.
+const DIM: usize = 21;
 const PREFIX: &[u8] = b"spaces/";
 
 struct Fixture {
@@ -136,6 +137,11 @@ fn halves_in_memory_in_a_mapped_file_and_in_a_store_give_equal_answers() {
 #[test]
 fn codes_in_memory_in_a_mapped_file_and_in_a_store_give_equal_answers() {
     memory_file_and_store_agree::<I8>();
+}
+
+#[test]
+fn split_floats_in_memory_in_a_mapped_file_and_in_a_store_give_equal_answers() {
+    memory_file_and_store_agree::<SplitF32>();
 }
 
 #[test]

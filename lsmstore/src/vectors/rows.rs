@@ -194,6 +194,15 @@ impl<E: Encoding> VectorStorage for LsmVectors<E> {
         self.rows.distances(query, ids, out);
     }
 
+    fn is_coarse(&self) -> bool {
+        self.rows.is_coarse()
+    }
+
+    #[inline]
+    fn exact_distances(&self, query: &E::Query, ids: &[u32], out: &mut [f32]) {
+        self.rows.exact_distances(query, ids, out);
+    }
+
     #[inline]
     fn distance_between(&self, a: u32, b: u32) -> f32 {
         self.rows.distance_between(a, b)
@@ -209,6 +218,10 @@ impl<E: Encoding> VectorStorage for LsmVectors<E> {
 
     fn read(&self, id: u32, out: &mut [f32]) {
         self.rows.read(id, out);
+    }
+
+    fn row_bytes(&self) -> usize {
+        self.rows.row_bytes()
     }
 
     #[inline]

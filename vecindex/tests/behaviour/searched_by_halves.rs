@@ -1,8 +1,11 @@
 //! Rows that are searched by their upper halves come out at their exact distances, and are the rows that were given.
 
-use vecindex::{AppendVectors, Metric, Neighbour, SearchCursor, SplitF32, VectorStorage, exact};
+use vecindex::{
+    AppendVectors, FilteredSearch, Index, Metric, Neighbour, Passing, Search, SearchContext, SearchCursor, SplitF32,
+    VectorStorage, exact, exact_among,
+};
 
-use crate::data::{index, random, vectors};
+use crate::data::{distance, index, random, vectors};
 use crate::encodings::{index_of, stored};
 
 const METRICS: [Metric; 3] = [Metric::L2, Metric::Cosine, Metric::InnerProduct];
@@ -74,4 +77,42 @@ fn results_are_in_order_and_as_good_as_those_of_whole_rows() {
     }
     println!("{hits} of {}, {expected} by whole rows", 10 * queries.len());
     assert!(hits + 5 >= expected);
+}
+
+#[test]
+fn whatever_hands_rows_out_does_so_at_exact_distances() {
+    // So far from the origin that upper halves are off by more than neighbours are apart.
+    let mut rows = random(54, 2600, 8);
+    rows.iter_mut().flatten().for_each(|x| *x += 20.0);
+    let hnsw = index_of::<SplitF32>(Metric::L2, &rows);
+    let mut index = Index::<SplitF32>::builder(8, Metric::L2).build().unwrap();
+    index.extend((0..).zip(&rows)).unwrap();
+    let mut search = FilteredSearch::default();
+    for query in rows.iter().step_by(100) {
+        let right = |what: &str, id: u64, got: f32| {
+            let expected = distance(Metric::L2, query, &rows[id as usize]);
+            assert!((f64::from(got) - expected).abs() < 1e-4, "{what}: row {id} at {got}, expected {expected}");
+        };
+        // Compared one by one, walked to, met by an ordinary search.
+        for (of, few) in [(50, 1), (20, 9), (3, 2)] {
+            let some = Passing::new(|id| id % of < few);
+            let keys = |key: u64| key % u64::from(of) < u64::from(few);
+            let mut truth: Vec<u32> = (0..2600).filter(|id| id % of < few).collect();
+            truth.sort_by(|a, b| {
+                let to = |id: u32| distance(Metric::L2, query, &rows[id as usize]);
+                to(*a).total_cmp(&to(*b))
+            });
+            let among = exact_among(hnsw.storage(), query, 10, &some).unwrap();
+            assert!(among.iter().map(|n| n.id).eq(truth[..10].iter().copied()));
+            for n in hnsw.search_filtered(query, 10, 20, &some, &mut search).unwrap() {
+                right("filtered", n.id.into(), n.distance);
+            }
+            let how = Search::new().filter(&keys);
+            let hits = index.search_exactly(query, 10, &how).unwrap();
+            assert!(hits.iter().map(|hit| hit.key).eq(truth[..10].iter().map(|id| u64::from(*id))));
+            let more = index.search_with(query, 10, &how, &mut SearchContext::default()).unwrap();
+            hits.iter().chain(&more).for_each(|hit| right("index", hit.key, hit.distance));
+        }
+        index.search(query, 10).unwrap().iter().for_each(|hit| right("index, all", hit.key, hit.distance));
+    }
 }
