@@ -1,6 +1,5 @@
 //! What an index is made with.
 
-use std::any::TypeId;
 use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
 
@@ -10,7 +9,7 @@ use super::{Index, rows};
 use crate::error::CreateError;
 use crate::hnsw::{Graph, Hnsw, HnswParams};
 use crate::metric::Metric;
-use crate::storage::{Encoding, F32, SplitF32};
+use crate::storage::{Encoding, F32};
 
 /// Room that an index starts with if it is not told otherwise.
 const CAPACITY: u32 = 1024;
@@ -29,7 +28,7 @@ pub struct IndexBuilder<E: Encoding = F32> {
 impl<E: Encoding> IndexBuilder<E> {
     pub(super) fn new(dim: usize, metric: Metric) -> IndexBuilder<E> {
         // Beside rows that are exact themselves there is nothing to keep.
-        let exact = !is_exact::<E>();
+        let exact = !E::EXACT;
         let (params, capacity, encoding) = (HnswParams::default(), CAPACITY, PhantomData);
         IndexBuilder { dim, metric, params, capacity, exact, encoding }
     }
@@ -63,11 +62,11 @@ impl<E: Encoding> IndexBuilder<E> {
     }
 
     /// Whether rows are also kept as they were given, 4 bytes a component, so that what a search finds by the encoded
-    /// ones is compared exactly before it is returned. So it is if not said, except for [`F32`] and [`SplitF32`], for which it
-    /// means nothing.
+    /// ones is compared exactly before it is returned. So it is if not said, except for [`F32`] and
+    /// [`SplitF32`](crate::SplitF32), for which it means nothing.
     #[must_use]
     pub fn keep_exact(mut self, keep: bool) -> Self {
-        self.exact = keep && !is_exact::<E>();
+        self.exact = keep && !E::EXACT;
         self
     }
 
@@ -82,9 +81,4 @@ impl<E: Encoding> IndexBuilder<E> {
         let exact = if exact { Some(rows(metric, dim, capacity)?) } else { None };
         Ok(Index::of(Hnsw::new(rows(metric, dim, capacity)?, graph)?, exact, OnceLock::new()))
     }
-}
-
-/// Whether rows are stored as they are given.
-fn is_exact<E: Encoding>() -> bool {
-    [TypeId::of::<F32>(), TypeId::of::<SplitF32>()].contains(&TypeId::of::<E>())
 }

@@ -283,3 +283,14 @@ fn many_searches_at_once_answer_as_one_after_the_other() {
         }
     }
 }
+
+#[test]
+fn no_second_copy_is_kept_of_rows_that_are_exact_themselves() {
+    fn copy_of<E: Encoding>() -> usize {
+        let mut index = Index::<E>::builder(3, Metric::L2).keep_exact(true).build().unwrap();
+        index.add(1, &[1.0, 2.0, 3.0]).unwrap();
+        index.memory().exact
+    }
+    assert_eq!((copy_of::<F32>(), copy_of::<SplitF32>()), (0, 0));
+    assert!(copy_of::<F16>() > 0 && copy_of::<Bf16>() > 0 && copy_of::<I8>() > 0);
+}
