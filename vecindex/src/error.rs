@@ -200,6 +200,13 @@ pub enum OpenError {
         /// Everything valid is below this.
         below: u32,
     },
+    /// Equal rows that make no list: a row names two others, is named twice, or leads back to itself.
+    Twin {
+        /// The row.
+        id: u32,
+        /// The row that it names.
+        got: u32,
+    },
     /// A file that is not sealed was given where only a sealed one has checksums.
     NotSealed,
     /// Rows and graph do not belong together; the sentence says why.
@@ -236,6 +243,9 @@ impl fmt::Display for OpenError {
             }
             OpenError::Link { id, level, got, below } => {
                 write!(f, "row {id} links to {got} on level {level}, expected an id below {below}")
+            }
+            OpenError::Twin { id, got } => {
+                write!(f, "row {id} names row {got} as the next of those equal to it, expected a list that ends")
             }
             OpenError::NotSealed => f.write_str("only a sealed file carries checksums; this is not sealed"),
             OpenError::Mismatch(why) => write!(f, "rows and graph do not belong together: {why}"),

@@ -188,7 +188,7 @@ impl<E: Encoding> Hnsw<Rows<E>> {
     /// Rows that the order does not name are not in it, nor links to them; a node that linked to such ones gets other links in their
     /// place. The copy can be written to.
     ///
-    /// Rows appended or linked meanwhile may be missing from the copy's links.
+    /// Rows that are appended meanwhile are not in the copy.
     ///
     /// # Errors
     /// Rows that are not linked, an order that names a row twice or one that there is not, no room, no memory.
@@ -226,7 +226,7 @@ impl<E: Encoding> Hnsw<Rows<E>> {
             graph.add(id, self.graph.label(*old), level)?;
         }
         for (id, (source, twin)) in (0..).zip(plan.source.iter().zip(&plan.twin)) {
-            let twin = if *twin == NONE { EMPTY } else { TWIN | *twin };
+            let mut twin = if *twin == NONE { EMPTY } else { TWIN | *twin };
             if *source == NONE {
                 graph.links(id, 0)[0].store(twin, Ordering::Relaxed);
                 continue;
@@ -234,7 +234,12 @@ impl<E: Encoding> Hnsw<Rows<E>> {
             for level in 0..=graph.level(id) {
                 for (slot, old) in graph.links(id, level).iter().zip(self.graph.links(*source, level)) {
                     let old = old.load(Ordering::Relaxed);
-                    let link = if twin_in(old).is_some() { twin } else { plan.link(old) };
+                    let link = match twin_in(old) {
+                        // A damaged file may have more marks, and marks above level 0.
+                        Some(_) if level == 0 => std::mem::replace(&mut twin, EMPTY),
+                        Some(_) => EMPTY,
+                        None => plan.link(old),
+                    };
                     // A tower for which there was no room is lower than it was.
                     let stands = link >= TWIN || graph.level(link) >= level;
                     slot.store(if stands { link } else { EMPTY }, Ordering::Relaxed);

@@ -9,6 +9,7 @@ use kriya_region::Region;
 use crate::error::OpenError;
 use crate::format::{self, CHUNK, GRAPH_MAGIC, HEADER, MAX_LEVEL, TOWER_BITS, TRAILER_MAGIC, at, trailer_bytes};
 use crate::hnsw::{EMPTY, Graph, twin_in};
+use crate::ids::IdSet;
 use crate::storage::{Bf16, Encoding, F16, F32, I8, Rows, SplitF32};
 
 /// Checks a sealed file through and through, rows or graph: every checksum, and that every link leads to a row. To be done
@@ -24,7 +25,8 @@ pub fn verify(region: &Arc<Region>) -> Result<(), OpenError> {
             return Err(OpenError::NotSealed);
         }
         verify_checksums(bytes, "graph")?;
-        return verify_links(&graph);
+        verify_links(&graph)?;
+        return verify_twins(&graph);
     }
     let element = format::Fields::of(region).map(|fields| fields.u32(at::ELEMENT));
     let sealed = match element {
@@ -116,5 +118,31 @@ fn verify_links(graph: &Graph) -> Result<(), OpenError> {
         }
         None if len > 0 => Err(OpenError::Link { id: 0, level: 0, got: EMPTY, below: len }),
         _ => Ok(()),
+    }
+}
+
+/// That equal rows make lists: each row names one other at most, is named once at most, and none leads back to itself.
+fn verify_twins(graph: &Graph) -> Result<(), OpenError> {
+    let mut named = IdSet::new();
+    for id in 0..graph.capacity() {
+        let twins = graph.links(id, 0).iter().filter_map(|slot| twin_in(slot.load(Ordering::Relaxed)));
+        for (at, twin) in twins.enumerate() {
+            if at > 0 || !named.insert(twin) {
+                return Err(OpenError::Twin { id, got: twin });
+            }
+        }
+    }
+    // No list branches, so what no list leads to is a ring.
+    let mut left = named.clone();
+    for head in (0..graph.capacity()).filter(|id| !named.contains(*id)) {
+        let mut row = head;
+        while let Some(twin) = graph.twin(row) {
+            left.remove(twin);
+            row = twin;
+        }
+    }
+    match left.iter().next() {
+        Some(id) => Err(OpenError::Twin { id, got: graph.twin(id).unwrap_or(EMPTY) }),
+        None => Ok(()),
     }
 }

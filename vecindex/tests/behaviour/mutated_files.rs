@@ -13,7 +13,10 @@ use kriya_region::Region;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use vecindex::snapshot::{self, Snapshot};
-use vecindex::{Bf16, Encoding, F16, F32, Hnsw, I8, Metric, OpenError, Rerank, Rows, SearchCursor, seal, verify};
+use vecindex::{
+    Bf16, Encoding, F16, F32, FilteredSearch, Hnsw, I8, Metric, OpenError, Passing, Rerank, Rows, SearchCursor,
+    SplitF32, seal, verify,
+};
 
 use crate::data::random;
 use crate::encodings::{index_of, stored};
@@ -56,6 +59,19 @@ fn search_whatever_it_is<E: Encoding>(hnsw: &Hnsw<Rows<E>>) {
         ids.iter().for_each(|id| _ = hnsw.label(*id));
     }
     hnsw.unreached();
+    copy_it(hnsw);
+}
+
+/// A copy of what nobody verified is verified like any other: nothing wrong comes along with the rows.
+fn copy_it<E: Encoding>(hnsw: &Hnsw<Rows<E>>) {
+    let order: Vec<u32> = (0..hnsw.len()).rev().collect();
+    let Ok(copy) = hnsw.in_order(&order, hnsw.len().max(1)) else { return };
+    let (mut rows, mut graph) = (Vec::new(), Vec::new());
+    seal(&copy, &mut rows, &mut graph).unwrap();
+    for bytes in [rows, graph] {
+        let verdict = verify(&mapped(&bytes));
+        assert!(verdict.is_ok(), "{verdict:?}");
+    }
 }
 
 /// A file under test: its bytes, whether it opened, and whether `verify` likes it.
@@ -308,19 +324,97 @@ fn mutated_files_of_codes_are_refused_or_harmless() {
 }
 
 #[test]
-fn links_that_lead_nowhere_are_found_under_right_checksums() {
-    // A writer that is wrong rather than a disk: every checksum is right, and a link leads out of the graph.
-    let live = index_of::<F32>(Metric::L2, &random(76, 60, DIM));
+fn mutated_files_of_split_floats_are_refused_or_harmless() {
+    check::<SplitF32>(78, "split f32");
+}
+
+/// A graph file of 60 rows with other links of level 0, under checksums that are right: a writer that is wrong rather than a disk.
+fn relinked(rows: &[Vec<f32>], links: &[(usize, u32)]) -> (Vec<u8>, Vec<u8>) {
+    let live = index_of::<F32>(Metric::L2, rows);
     let (mut rows, mut graph) = (Vec::new(), Vec::new());
     seal(&live, &mut rows, &mut graph).unwrap();
     let level0 = u64::from_le_bytes(graph[112..120].try_into().unwrap()) as usize;
     let end = u64::from_le_bytes(graph[32..40].try_into().unwrap()) as usize;
-    graph[level0..level0 + 4].copy_from_slice(&60u32.to_le_bytes());
+    for (slot, link) in links {
+        let at = level0 + 4 * slot;
+        graph[at..at + 4].copy_from_slice(&link.to_le_bytes());
+    }
     let crc = crc32c::crc32c(&graph[PAGE..end]);
     graph[end..end + 4].copy_from_slice(&crc.to_le_bytes());
     let table = crc32c::crc32c(&graph[end..end + 4]);
     graph[end + 4..end + 8].copy_from_slice(&table.to_le_bytes());
+    (rows, graph)
+}
+
+#[test]
+fn links_that_lead_nowhere_are_found_under_right_checksums() {
+    let (rows, graph) = relinked(&random(76, 60, DIM), &[(0, 60)]);
     let error = verify(&mapped(&graph)).unwrap_err();
     assert!(matches!(error, OpenError::Link { id: 0, level: 0, got: 60, below: 60 }), "{error}");
     search_whatever_it_is(&Hnsw::<Rows<F32>>::open_sealed(mapped(&rows), mapped(&graph)).unwrap());
+}
+
+#[test]
+fn equal_rows_that_make_no_list_are_found_under_right_checksums() {
+    let rows = random(77, 60, DIM);
+    let degree = 2 * crate::data::params().m;
+    let twin = |id: u32| 1 << 31 | id;
+    let (list, branch) = (vec![(0, twin(7)), (7 * degree, twin(9))], vec![(0, twin(7)), (1, twin(9))]);
+    let (joined, ring) = (vec![(0, twin(7)), (degree, twin(7))], vec![(0, twin(7)), (7 * degree, twin(0))]);
+    for (links, expected) in [(list, None), (branch, Some((0, 9))), (joined, Some((1, 7))), (ring, Some((0, 7)))] {
+        let (rows, graph) = relinked(&rows, &links);
+        let found = match verify(&mapped(&graph)) {
+            Ok(()) => None,
+            Err(OpenError::Twin { id, got }) => Some((id, got)),
+            Err(other) => panic!("{other}"),
+        };
+        assert_eq!(found, expected);
+        search_whatever_it_is(&Hnsw::<Rows<F32>>::open_sealed(mapped(&rows), mapped(&graph)).unwrap());
+    }
+}
+
+/// Two thirds of the rows are an ordinary search, fewer than half a walk through the others.
+fn search_some_of_it<E: Encoding>(hnsw: &Hnsw<Rows<E>>) {
+    let mut search = FilteredSearch::default();
+    for (of, few) in [(3, 2), (20, 9)] {
+        let some = Passing::new(|id| id % of < few);
+        let found = hnsw.search_filtered(&[0.25; DIM], 20, 20, &some, &mut search).unwrap();
+        let mut ids: Vec<u32> = found.iter().map(|n| n.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert!(ids.len() == 20 && ids.iter().all(|id| *id < hnsw.len() && id % of < few), "{found:?}");
+    }
+}
+
+#[test]
+fn searches_among_some_rows_and_copies_do_with_any_links() {
+    fn check<E: Encoding>(seed: u64) {
+        // So many that those that are allowed are walked to, not compared one by one.
+        let mut rows = random(seed, 2000, DIM);
+        rows.extend_from_within(..400);
+        let live = index_of::<E>(Metric::L2, &rows);
+        let (mut rows_file, mut clean) = (Vec::new(), Vec::new());
+        seal(&live, &mut rows_file, &mut clean).unwrap();
+        let at = |field: usize| u64::from_le_bytes(clean[field..field + 8].try_into().unwrap()) as usize;
+        let links = (at(104) / 4, at(32) / 4);
+        let mut rng = StdRng::seed_from_u64(seed);
+        for round in 0..30 {
+            let mut bytes = clean.clone();
+            for _ in 0..[0, 1, 30, 1000, 30_000][round % 5] {
+                let at = 4 * rng.random_range(links.0..links.1);
+                let row = rng.random_range(0..2400);
+                let link: u32 = [row, 1 << 31 | row, u32::MAX, rng.random()][rng.random_range(0..4)];
+                bytes[at..at + 4].copy_from_slice(&link.to_le_bytes());
+            }
+            let hnsw = Hnsw::<Rows<E>>::open_sealed(mapped(&rows_file), mapped(&bytes)).unwrap();
+            search_some_of_it(&hnsw);
+            copy_it(&hnsw);
+        }
+    }
+    within_the_limit(|| {
+        check::<F32>(79);
+        check::<I8>(80);
+        check::<SplitF32>(81);
+        90
+    });
 }
