@@ -29,7 +29,8 @@ const MOST_CANDIDATES: usize = 512;
 
 impl<E: Encoding> Hnsw<Rows<E>> {
     /// A copy on the heap, with room for `capacity` rows, of all rows that are not in `gone`, in their order, with their labels; it
-    /// can be written to. What linked to the others is repaired, and nothing of them is left.
+    /// can be written to. What linked to the others is repaired, and nothing of them is left. Rows that are appended meanwhile
+    /// are not in the copy.
     ///
     /// ```
     /// # use std::sync::Arc;

@@ -84,7 +84,8 @@ impl From<OrderError> for MergeError {
 
 impl<E: Encoding> Hnsw<Rows<E>> {
     /// An index on the heap with the rows and labels of both, those of the larger one first (of this one, if they are equal),
-    /// each in their order, with room for `capacity`. It is built with the larger one's parameters and can be written to.
+    /// each in their order, with room for `capacity`. It is built with the larger one's parameters and can be written to. Rows
+    /// that are appended to either meanwhile are not in it.
     ///
     /// # Errors
     /// Other dimensions, another metric, rows that are not linked, no room, no memory.
