@@ -5,7 +5,9 @@
 use std::path::PathBuf;
 
 use vecindex::snapshot::Snapshot;
-use vecindex::{Bf16, ElementType, Encoding, F16, F32, I8, Metric, Rerank, SearchCursor, VectorStorage, snapshot};
+use vecindex::{
+    Bf16, ElementType, Encoding, F16, F32, I8, Metric, Rerank, SearchCursor, SplitF32, VectorStorage, snapshot,
+};
 
 use crate::data::distance;
 use crate::fixture::{DIM, PARAMS, ROWS, label, row};
@@ -81,4 +83,5 @@ fn files_of_version_1_are_opened_for_ever() {
     open_it::<F16>(&old("v1-f16.kv", Of::F16, Metric::Cosine, 0x407b_b500, 1e-3));
     open_it::<Bf16>(&old("v1-bf16.kv", Of::Bf16, Metric::InnerProduct, 0x0b57_299d, 0.05));
     open_it::<I8>(&old("v1-i8.kv", Of::I8, Metric::Cosine, 0x7c6c_ea10, 0.02));
+    open_it::<SplitF32>(&old("v1-split-f32.kv", Of::SplitF32, Metric::L2, 0x54ab_10c7, 1e-5));
 }
