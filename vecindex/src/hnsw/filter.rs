@@ -122,6 +122,11 @@ impl<S: VectorStorage, F: Filter + ?Sized> Ask<'_, S, F> {
             Regime::Walk
         }
     }
+
+    /// Whether a node or one of its twins is allowed.
+    fn counts(&self, node: u32) -> bool {
+        self.filter.allows(node) || twins(self.hnsw, node, self.len).any(|twin| self.filter.allows(twin))
+    }
 }
 
 impl<S: VectorStorage> Hnsw<S> {
@@ -163,7 +168,11 @@ impl<S: VectorStorage> Hnsw<S> {
         let ef = ef.clamp(k.max(1), (len as usize).max(1));
         let mut ask = Ask { hnsw: self, filter, k, ef, len, allowed: filter.count(len).min(len as usize) };
         let (mut found, mut regime) = (Vec::with_capacity(k), ask.regime());
-        if regime == Regime::Gate && !search.gate(&ask, query, &mut found)? {
+        if regime == Regime::Gate && search.gate(&ask, query, &mut found)? {
+            // A cursor that goes on meets some rows late.
+            found.sort_unstable();
+        } else if regime == Regime::Gate {
+            found.clear();
             // So few came that the number may be wrong.
             ask.allowed = ask.allowed.min(estimate(filter, len));
             regime = if ask.regime() == Regime::Compare { Regime::Compare } else { Regime::Walk };
@@ -195,18 +204,14 @@ impl<S: VectorStorage> FilteredSearch<S> {
         self.cursor.start(hnsw, query, ef)?;
         for _ in 0..(PATIENCE * ef).max(k) {
             if found.len() == k {
-                return Ok(true);
+                break;
             }
             let Some(next) = self.cursor.next(hnsw) else { return Ok(true) };
             if next.id < len && filter.allows(next.id) {
                 found.push(next);
             }
         }
-        let enough = found.len() == k;
-        if !enough {
-            found.clear();
-        }
-        Ok(enough)
+        Ok(found.len() == k)
     }
 
     /// A walk for which only allowed rows count; false if it found too few or comparing all is cheaper.
@@ -317,7 +322,7 @@ impl<S: VectorStorage> FilteredSearch<S> {
 
     /// Gathers the allowed ones of a node's links, and the others for passing through if they are wanted.
     fn gather_links<F: Filter + ?Sized>(&mut self, ask: &Ask<'_, S, F>, node: u32, others: bool) -> usize {
-        let Ask { hnsw, filter, len, .. } = *ask;
+        let Ask { hnsw, len, .. } = *ask;
         let mut looked = 0;
         for slot in hnsw.graph.links(node, 0) {
             let id = slot.load(Ordering::Relaxed);
@@ -325,7 +330,7 @@ impl<S: VectorStorage> FilteredSearch<S> {
                 continue;
             }
             looked += 1;
-            if filter.allows(id) {
+            if ask.counts(id) {
                 if self.visited.insert(id) {
                     self.ids.push(id);
                 }
@@ -337,11 +342,9 @@ impl<S: VectorStorage> FilteredSearch<S> {
         looked
     }
 
-    /// Gathers a node if it or one of its twins is allowed.
+    /// Gathers a node if it counts.
     fn add<F: Filter + ?Sized>(&mut self, ask: &Ask<'_, S, F>, node: u32) {
-        let Ask { hnsw, filter, len, .. } = *ask;
-        let allowed = filter.allows(node) || twins(hnsw, node, len).any(|twin| filter.allows(twin));
-        if allowed && self.visited.insert(node) {
+        if ask.counts(node) && self.visited.insert(node) {
             self.ids.push(node);
         }
     }

@@ -20,6 +20,7 @@ fn recall(hnsw: &Hnsw, queries: &[Vec<f32>], filter: &impl Filter) -> f64 {
         let found = hnsw.search_filtered(query, 10, 64, filter, &mut search).unwrap();
         assert_eq!(found.len(), truth.len().min(10));
         assert!(found.iter().all(|n| filter.allows(n.id)));
+        assert!(found.is_sorted_by(|a, b| a.distance <= b.distance));
         assert_eq!(found.iter().map(|n| n.id).collect::<IdSet>().len(), found.len());
         let Some(last) = truth.get(..10.min(truth.len())).and_then(<[_]>::last) else { continue };
         hits += found.iter().filter(|n| n.distance <= last.distance).count();
@@ -77,6 +78,62 @@ fn rows_that_are_pending_or_equal_are_found_as_others_are() {
             let found = recall(&hnsw, &rows[..20], &Passing::new(|id| id % 10 == rest));
             assert!(found >= 0.95, "recall {found} among the copies {rest}, {linked} linked");
         }
+    }
+}
+
+#[test]
+fn a_row_whose_equal_is_not_allowed_is_found() {
+    let n = 10_000;
+    let mut rows = random(25, n, 8);
+    rows.extend_from_within(..);
+    let hnsw = index(Metric::L2, &rows, rows.len());
+    let queries = random(26, 200, 8);
+    let hash = |id: u32| id.wrapping_mul(0x9e37_79b1) >> 20 & 1023;
+    let mut search = FilteredSearch::default();
+    // Of some vectors the first row is allowed, of others the second one.
+    let filter = Passing::new(|id: u32| match id.checked_sub(n as u32) {
+        None => hash(id) < 300,
+        Some(id) => hash(id) >= 1024 - 100,
+    });
+    let (mut hits, mut all) = (0, 0);
+    for query in &queries {
+        let mut truth = truth(&hnsw, query, &filter);
+        truth.truncate(10);
+        truth.retain(|n| n.id as usize >= rows.len() / 2);
+        let found = hnsw.search_filtered(query, 10, 64, &filter, &mut search).unwrap();
+        hits += truth.iter().filter(|n| found.contains(n)).count();
+        all += truth.len();
+    }
+    assert!(all > 400 && hits * 100 >= all * 99, "{hits} of {all} second rows");
+}
+
+#[test]
+fn what_comes_is_in_order_even_where_all_that_is_near_is_not_allowed() {
+    let rows = random(27, 20_000, 4);
+    let hnsw = index(Metric::L2, &rows, rows.len());
+    let mut search = FilteredSearch::default();
+    for query in &rows[..20] {
+        let nearest = exact(hnsw.storage(), query, 400).unwrap();
+        for cut in [50, 100, 200, 400] {
+            let gone: IdSet = nearest[..cut].iter().map(|n| n.id).collect();
+            for (k, ef) in [(10, 10), (10, 64), (100, 100), (200, 64)] {
+                let found = hnsw.search_filtered(query, k, ef, &Without(&gone), &mut search).unwrap();
+                assert!(found.is_sorted_by(|a, b| a.distance <= b.distance), "k {k}, ef {ef}, {cut} not allowed");
+            }
+        }
+    }
+}
+
+#[test]
+fn many_nearest_rows_begin_with_the_few_nearest() {
+    // Of few different distances.
+    let rows: Vec<Vec<f32>> = (0..4000).map(|i| vec![(i * 7919 % 601) as f32]).collect();
+    let hnsw = index(Metric::L2, &rows, 0);
+    let mut all: Vec<Neighbour> =
+        (0..).zip(&rows).map(|(id, row)| Neighbour { id, distance: (row[0] - 100.0).abs() }).collect();
+    all.sort_by(|a, b| a.distance.total_cmp(&b.distance).then(a.id.cmp(&b.id)));
+    for k in [0, 1, 1023, 1024, 1025, 1500, 3999, 4000, usize::MAX] {
+        assert!(exact(hnsw.storage(), &[100.0], k).unwrap() == all[..k.min(4000)], "{k}");
     }
 }
 
