@@ -12,6 +12,8 @@ use crate::storage::VectorStorage;
 
 /// Rows compared in one call of the storage.
 const BATCH: u32 = 256;
+/// Up to so many nearest rows are kept sorted while all are compared; more are picked out at the end.
+const SORTED: usize = 1024;
 
 /// The `k` rows nearest to `query`, nearest first, ties by id.
 ///
@@ -93,8 +95,16 @@ pub(crate) fn nearest_among<S: VectorStorage>(
     k: usize,
     pool: &mut Pool,
 ) -> Vec<Neighbour> {
-    let mut distances = [0.0; BATCH as usize];
     let k = k.min(ids.len());
+    if k > SORTED {
+        let mut keys = Vec::new();
+        compare(storage, query, ids, &mut keys);
+        keys.select_nth_unstable(k - 1);
+        keys.truncate(k);
+        keys.sort_unstable();
+        return keys.iter().map(|key| key.neighbour(storage.metric())).collect();
+    }
+    let mut distances = [0.0; BATCH as usize];
     pool.reset(k);
     for ids in ids.chunks(BATCH as usize) {
         let distances = &mut distances[..ids.len()];
