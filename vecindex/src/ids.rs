@@ -13,7 +13,8 @@ impl IdSet {
         IdSet::default()
     }
 
-    /// Adds an id; true if it was not in the set.
+    /// Adds an id; true if it was not in the set. Takes an eighth of a byte for every id up to this one: 512 MB for the largest
+    /// there is.
     pub fn insert(&mut self, id: u32) -> bool {
         let (word, bit) = (id as usize / 64, 1 << (id % 64));
         if word >= self.words.len() {

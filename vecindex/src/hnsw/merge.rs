@@ -1,6 +1,6 @@
 //! Merging two indexes: the rows of the smaller one are linked into a copy of the larger one.
 //!
-//! Rows are taken over as they are stored, so nothing is rounded twice, and linked in bulk: the result is the same whatever
+//! Rows are taken over as they are stored, so nothing is rounded twice, and linked by one caller alone: the result is the same whatever
 //! the number of threads.
 
 use std::error::Error;
@@ -37,6 +37,13 @@ pub enum MergeError {
         /// The key.
         key: u64,
     },
+    /// Together they have more rows than an index can have.
+    Full {
+        /// Rows of both.
+        rows: usize,
+        /// Rows an index can have.
+        most: u32,
+    },
     /// The larger one could not be copied.
     Order(OrderError),
     /// A row could not be added.
@@ -58,6 +65,9 @@ impl fmt::Display for MergeError {
                 f.write_str("one of the indexes keeps exact rows beside its codes, the other does not")
             }
             MergeError::Duplicate { key } => write!(f, "key {key} is in both indexes"),
+            MergeError::Full { rows, most } => {
+                write!(f, "the indexes have {rows} rows together, expected at most {most}")
+            }
             MergeError::Order(e) => e.fmt(f),
             MergeError::Push(e) => e.fmt(f),
             MergeError::Link(e) => e.fmt(f),
@@ -97,7 +107,7 @@ impl<E: Encoding> Hnsw<Rows<E>> {
         Ok(merged)
     }
 
-    /// Appends rows of another index, as they are stored there, with their labels, and links them.
+    /// Appends rows of another index, as they are stored there, with their labels, and links them. Nobody else links.
     pub(crate) fn take_in(&self, other: &Hnsw<Rows<E>>, ids: impl IntoIterator<Item = u32>) -> Result<(), MergeError> {
         if other.dim() != self.dim() {
             return Err(MergeError::Dimension { got: other.dim(), expected: self.dim() });
@@ -109,6 +119,6 @@ impl<E: Encoding> Hnsw<Rows<E>> {
             self.append_as(other.label(id), || self.storage.push_stored(&other.storage, id))
                 .map_err(MergeError::Push)?;
         }
-        self.link_pending().map_err(MergeError::Link)
+        self.link_alone().map_err(MergeError::Link)
     }
 }

@@ -47,7 +47,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kriya_region::Region;
-use writer::Writer;
+pub(crate) use writer::Writer;
 
 use crate::error::{CreateError, LinkError, OpenError, PushError, SearchError};
 use crate::format::MAX_LEVEL;
@@ -293,6 +293,19 @@ impl<S: VectorStorage> Hnsw<S> {
             }
         });
         Ok(())
+    }
+
+    /// Links everything that is pending, for the only one who links: the graph is the same whatever the number of threads,
+    /// however few rows there are.
+    pub(crate) fn link_alone(&self) -> Result<(), LinkError> {
+        let Some(writer) = self.graph.writer() else { return Err(LinkError::ReadOnly) };
+        let (linked, end) = (self.linked(), self.len());
+        let many = linked == 0 || end.saturating_sub(linked) >= MANY;
+        if linked < end && many && self.link_in_batches(writer, end, BuildOn::default(), &|| true) {
+            return Ok(());
+        }
+        let mut context = BuildContext::default();
+        (linked..end).try_for_each(|id| self.link(id, &mut context))
     }
 
     /// Links what is pending below `end`. False if somebody else is linking rows.

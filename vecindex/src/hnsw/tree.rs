@@ -49,6 +49,12 @@ impl Tree {
         Tree { chunks: (0..chunks).map(|_| OnceLock::new()).collect(), most, root: AtomicU32::new(0) }
     }
 
+    /// Bytes on the heap.
+    pub(crate) fn bytes(&self) -> usize {
+        let taken = self.chunks.iter().filter(|chunk| chunk.get().is_some()).count();
+        size_of_val(&self.chunks[..]) + taken * CHUNK * size_of::<Node>()
+    }
+
     fn node(&self, id: u32) -> &Node {
         let chunk = self.chunks[id as usize / CHUNK].get_or_init(|| (0..CHUNK).map(|_| Node::default()).collect());
         &chunk[id as usize % CHUNK]

@@ -19,6 +19,12 @@ pub(crate) struct Twins {
 }
 
 impl Twins {
+    /// Bytes on the heap, about: a byte beside each entry, and one of eight left free.
+    pub(crate) fn bytes(&self) -> usize {
+        let entries = self.first.lock().unwrap_or_else(PoisonError::into_inner).capacity();
+        entries * (size_of::<(u64, u32)>() + 1) * 8 / 7
+    }
+
     /// The first row that is equal to this one, which may be itself. `id` below the number of rows.
     pub(crate) fn first<S: VectorStorage>(&self, storage: &S, id: u32) -> u32 {
         self.first_of(storage, id, storage.digest(id))

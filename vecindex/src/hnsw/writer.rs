@@ -65,6 +65,12 @@ impl Writer {
         writer
     }
 
+    /// Bytes on the heap, about.
+    pub(crate) fn bytes(&self) -> usize {
+        let locks = self.stripes.len() * size_of::<Mutex<()>>();
+        locks + self.claimed.len() * 8 + self.tree.bytes() + self.twins.bytes()
+    }
+
     /// The lock of a node's links on all levels. Never take a second one while holding it.
     pub(crate) fn lock(&self, id: u32) -> MutexGuard<'_, ()> {
         self.stripes[id as usize % STRIPES].lock().unwrap_or_else(PoisonError::into_inner)

@@ -3,11 +3,13 @@
 use super::{AddError, Index};
 use crate::error::PushError;
 use crate::format::MAX_ROWS;
-use crate::hnsw::MergeError;
+use crate::hnsw::{MergeError, OrderError};
 use crate::storage::{AppendVectors, Encoding};
 
 /// Room that is made at least.
 const LEAST: u32 = 64;
+/// Room that is made at most because an iterator says that so many rows come.
+const MOST_SAID: u32 = 1 << 20;
 
 impl<E: Encoding> Index<E> {
     /// Adds a row. It is found by every search from now on.
@@ -36,7 +38,8 @@ impl<E: Encoding> Index<E> {
     /// As [`Index::add`]. The rows before the one that cannot be added are in the index then, it and those after it are not.
     pub fn extend<R: AsRef<[f32]>>(&mut self, rows: impl IntoIterator<Item = (u64, R)>) -> Result<(), AddError> {
         let mut rows = rows.into_iter();
-        let expected = u32::try_from(rows.size_hint().0).unwrap_or(MAX_ROWS).min(MAX_ROWS - self.len() as u32);
+        let said = u32::try_from(rows.size_hint().0).unwrap_or(MOST_SAID);
+        let expected = said.min(MOST_SAID).min(MAX_ROWS - self.len() as u32);
         if expected > 0 {
             self.reserve(expected)?;
         }
@@ -46,6 +49,7 @@ impl<E: Encoding> Index<E> {
     }
 
     /// Adds the rows of another index, which are linked into the larger one of the two: the faster the smaller the other is.
+    /// Where that one has room nothing is copied, and what was removed from it stays until [`Index::consolidate`].
     ///
     /// ```
     /// # use vecindex::{Index, Metric};
@@ -74,12 +78,23 @@ impl<E: Encoding> Index<E> {
         if let Some(key) = other.all_keys().find(|key| self.contains(*key)) {
             return Err(MergeError::Duplicate { key });
         }
-        let mut other = other;
-        if other.len() > self.len() {
-            std::mem::swap(self, &mut other);
+        let rows = self.len() + other.len();
+        if rows > MAX_ROWS as usize {
+            return Err(MergeError::Full { rows, most: MAX_ROWS });
         }
-        let room = u32::try_from(self.len() + other.len()).unwrap_or(u32::MAX);
-        self.copy_into(room.max(self.hnsw.capacity()))?;
+        if other.len() > self.len() {
+            let mut larger = other;
+            larger.take_in(self)?;
+            *self = larger;
+            return Ok(());
+        }
+        self.take_in(&other)
+    }
+
+    /// Adds the rows of an index that was found to fit this one.
+    fn take_in(&mut self, other: &Index<E>) -> Result<(), MergeError> {
+        self.make_room(other.len() as u32)?;
+        // All else needs no memory but what was just made sure of: nothing is left half done.
         self.hnsw.take_in(&other.hnsw, other.ids())?;
         if let (Some(exact), Some(others)) = (&self.exact, &other.exact) {
             for id in other.ids() {
@@ -95,15 +110,23 @@ impl<E: Encoding> Index<E> {
     /// # Errors
     /// No memory.
     pub fn reserve(&mut self, additional: u32) -> Result<(), AddError> {
-        let (live, full) = (self.len() as u32, AddError::Full { rows: MAX_ROWS });
-        let needed = live.checked_add(additional).filter(|rows| *rows <= MAX_ROWS).ok_or(full)?;
+        if additional > MAX_ROWS - self.len() as u32 {
+            return Err(AddError::Full { rows: MAX_ROWS });
+        }
+        Ok(self.make_room(additional)?)
+    }
+
+    /// As [`Index::reserve`], for no more rows than an index can have.
+    fn make_room(&mut self, additional: u32) -> Result<(), OrderError> {
+        let live = self.len() as u32;
+        let needed = live + additional;
         let written = self.hnsw.graph().writer().is_some();
         if written && additional <= self.hnsw.capacity() - self.hnsw.len() {
             return Ok(());
         }
         // Who adds a little again and again shall not copy everything each time.
         let room = if additional == 0 { needed } else { needed.max(live.saturating_mul(2)).max(LEAST) };
-        Ok(self.copy_into(room.clamp(1, MAX_ROWS))?)
+        self.copy_into(room.clamp(1, MAX_ROWS))
     }
 
     /// Stores a row and its key, pending; returns its id.
@@ -134,6 +157,6 @@ impl<E: Encoding> Index<E> {
         if self.hnsw.linked() == self.hnsw.len() {
             return Ok(());
         }
-        self.hnsw.link_pending().map_err(AddError::Link)
+        self.hnsw.link_alone().map_err(AddError::Link)
     }
 }

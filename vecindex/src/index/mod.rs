@@ -30,7 +30,7 @@ pub use search::{Hit, Search, SearchContext, Selection};
 use kriya_region::Region;
 
 use crate::error::CreateError;
-use crate::hnsw::{BuildContext, Graph, Hnsw, HnswParams};
+use crate::hnsw::{BuildContext, Graph, Hnsw, HnswParams, Writer};
 use crate::ids::IdSet;
 use crate::metric::Metric;
 use crate::storage::{Encoding, F32, F32Rows, Rows, VectorStorage};
@@ -83,12 +83,15 @@ pub struct Memory {
     pub exact: usize,
     /// From key to row, and what is removed; about.
     pub keys: usize,
+    /// What adding rows needs to know, in an index that rows were added to: which are equal, who leads to whom; about.
+    pub adding: usize,
 }
 
 impl Memory {
-    /// All of it.
+    /// All of it, but for what is kept to be used again by later searches and additions: a few bits a row and some thousand
+    /// bytes for each thread that was searching at once.
     pub fn total(&self) -> usize {
-        self.rows + self.graph + self.exact + self.keys
+        self.rows + self.graph + self.exact + self.keys + self.adding
     }
 }
 
@@ -163,7 +166,8 @@ impl<E: Encoding> Index<E> {
         let entries = self.keys.get().map_or(0, HashMap::capacity);
         // A byte beside each entry, and one of eight left free.
         let keys = entries * (size_of::<(u64, u32)>() + 1) * 8 / 7 + self.gone.bytes();
-        Memory { rows, graph, exact, keys }
+        let adding = self.hnsw.graph().writer().map_or(0, Writer::bytes);
+        Memory { rows, graph, exact, keys, adding }
     }
 
     fn key(&self, id: u32) -> u64 {

@@ -95,7 +95,8 @@ impl<'a> Search<'a> {
     }
 
     /// Only rows whose key a function says yes to. It is asked many times in each search; [`Search::among`] is faster for several
-    /// searches.
+    /// searches. The function is borrowed: give a closure a name before (`let even = |key| key % 2 == 0;`), so that it lives
+    /// as long as this does.
     #[must_use]
     pub fn filter(self, keys: &'a (dyn Fn(u64) -> bool + Sync)) -> Search<'a> {
         Search { among: Among::Keys(keys), ..self }
@@ -241,8 +242,9 @@ impl<E: Encoding> Index<E> {
     }
 
     /// Selects the rows of some keys, for [`Search::among`]; keys of which there is no row are passed over. Rows added later
-    /// are not in it, rows removed later are not found by it; once rows have moved ([`Index::consolidate`],
-    /// [`Index::optimize`], [`Index::merge`], or no room for another row while some are removed) it is stale.
+    /// are not in it, rows removed later are not found by it; once rows have moved it is stale. They always do in
+    /// [`Index::optimize`], and may in [`Index::consolidate`] and [`Index::merge`], and when a row is added where some are
+    /// removed.
     pub fn select(&self, keys: impl IntoIterator<Item = u64>) -> Selection {
         let ids = keys.into_iter().filter_map(|key| self.keys().get(&key).copied());
         Selection { version: self.version, ids: ids.collect() }

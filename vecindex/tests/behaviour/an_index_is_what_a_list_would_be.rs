@@ -294,3 +294,108 @@ fn no_second_copy_is_kept_of_rows_that_are_exact_themselves() {
     assert_eq!((copy_of::<F32>(), copy_of::<SplitF32>()), (0, 0));
     assert!(copy_of::<F16>() > 0 && copy_of::<Bf16>() > 0 && copy_of::<I8>() > 0);
 }
+
+/// The file of an index that some rows were added to at once, and others merged into, by so many threads.
+fn grown(rows: &[Vec<f32>], few: usize, threads: usize) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("index");
+    let grow = || {
+        let build = || Index::<F32>::builder(16, Metric::L2).m(8).ef_construction(64).build().unwrap();
+        let (mut index, mut other) = (build(), build());
+        let (first, rest) = rows.split_at(3000);
+        index.extend((0..).zip(first)).unwrap();
+        index.extend((3000..).zip(&rest[..few])).unwrap();
+        other.extend((4000..).zip(&rest[few..2 * few])).unwrap();
+        index.merge(other).unwrap();
+        index.save(&path).unwrap();
+    };
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(grow);
+    std::fs::read(path).unwrap()
+}
+
+#[test]
+fn few_rows_are_added_to_many_the_same_by_any_threads() {
+    let rows = random(32, 3600, 16);
+    for few in [10, 200, 300] {
+        let one = grown(&rows, few, 1);
+        for threads in [2, 3] {
+            assert!(one == grown(&rows, few, threads), "{few} rows, {threads} threads");
+        }
+    }
+}
+
+/// Set in the process in which there is no memory left.
+const ALONE: &str = "VECINDEX_TEST_ALONE";
+
+#[test]
+fn a_merge_for_which_there_is_no_memory_changes_nothing() {
+    if std::env::var_os(ALONE).is_none() {
+        let name = format!("{}::a_merge_for_which_there_is_no_memory_changes_nothing", module_path!());
+        let name = name.split_once("::").unwrap().1;
+        let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = alone.args(["--exact", name, "--nocapture"]).env(ALONE, "1").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{output:?}");
+        return;
+    }
+    const DIM: usize = 1 << 17;
+    let build = |keys: std::ops::Range<u64>| {
+        let builder = Index::<F32>::builder(DIM, Metric::L2).m(2).ef_construction(4);
+        let mut index = builder.capacity(keys.clone().count() as u32).build().unwrap();
+        index.extend(keys.map(|key| (key, vec![key as f32; DIM]))).unwrap();
+        index
+    };
+    let (mut index, larger) = (build(0..3), build(100..164));
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let taken = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+    let taken: u64 = taken.trim().trim_end_matches(" kB").parse().unwrap();
+    let limit = Some((taken << 10) + (16 << 20));
+    let limit = rustix::process::Rlimit { current: limit, maximum: limit };
+    rustix::process::setrlimit(rustix::process::Resource::As, limit).unwrap();
+    assert!(matches!(index.merge(larger), Err(MergeError::Order(_))));
+    let mut keys: Vec<u64> = index.all_keys().collect();
+    keys.sort_unstable();
+    assert_eq!((index.len(), keys), (3, vec![0, 1, 2]));
+    assert_eq!(index.search(&vec![2.0; DIM], 1).unwrap()[0].key, 2);
+}
+
+#[test]
+fn where_there_is_room_a_merge_leaves_rows_where_they_are() {
+    let mut index: Index = Index::builder(1, Metric::L2).capacity(100).build().unwrap();
+    index.extend((0..60).map(|key| (key, [key as f32]))).unwrap();
+    index.remove(7);
+    let selection = index.select(0..60);
+    let mut other = Index::builder(1, Metric::L2).build().unwrap();
+    other.extend((60..100).map(|key| (key, [key as f32]))).unwrap();
+    index.merge(other).unwrap();
+    assert_eq!((index.len(), index.removed()), (99, 1));
+    let among = Search::new().among(&selection);
+    let hits = index.search_with(&[90.0], 1, &among, &mut SearchContext::default()).unwrap();
+    assert_eq!(hits[0].key, 59);
+    assert_eq!(index.search(&[90.0], 1).unwrap()[0].key, 90);
+}
+
+/// Says that very many rows come.
+struct Boaster(u64);
+
+impl Iterator for Boaster {
+    type Item = (u64, [f32; 1]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0 = self.0.checked_sub(1)?;
+        Some((self.0, [self.0 as f32]))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (usize::MAX, None)
+    }
+}
+
+#[test]
+fn an_iterator_that_promises_too_much_is_not_believed() {
+    let mut index: Index = Index::builder(1, Metric::L2).build().unwrap();
+    index.add(100, &[100.0]).unwrap();
+    index.extend(Boaster(10)).unwrap();
+    assert_eq!(index.len(), 11);
+    assert!(index.memory().adding > 0 && index.memory().total() < 8 << 20, "{:?}", index.memory());
+}
