@@ -22,6 +22,7 @@ mod filter;
 #[allow(unsafe_code)] // links are atomics in raw memory
 mod graph;
 mod insert;
+mod left;
 mod merge;
 mod order;
 mod over;
@@ -219,7 +220,8 @@ impl<S: VectorStorage> Hnsw<S> {
     }
 
     /// Links one pending row, beside searches in any process and other rows being linked by other threads. A row that is
-    /// linked already, or is being linked by another thread, is left alone.
+    /// linked already, or is being linked by another thread, is left alone. While [`Hnsw::link_pending`] links in batches, this
+    /// returns at once, and the row is linked at the end of that (or stays pending, if that is given up).
     ///
     /// # Errors
     /// No such row, or a graph opened for reading.
@@ -230,14 +232,7 @@ impl<S: VectorStorage> Hnsw<S> {
             return Err(LinkError::Unknown { id, len });
         }
         if writer.claim(id) {
-            let _beside = writer.enter();
-            let first = writer.twins.first(&self.storage, id);
-            if first == id {
-                insert::insert(self, writer, id, context);
-            } else {
-                insert::join(self, writer, id, first, context);
-            }
-            writer.finish(&self.graph, id, first);
+            self.link_claimed(writer, id, context);
         }
         Ok(())
     }
@@ -247,7 +242,7 @@ impl<S: VectorStorage> Hnsw<S> {
     /// when this returns.
     ///
     /// Many rows, or those of an index in which nothing is linked, are linked in batches: that is faster, [`Hnsw::linked`] rises
-    /// at the end only ([`Hnsw::progress`] rises meanwhile), rows that come in later wait to be linked until then, and the graph is
+    /// at the end only ([`Hnsw::progress`] rises meanwhile), rows that come in later are linked after that, and the graph is
     /// the same whatever the number of threads, as long as the same rows are linked by the same calls. See `hnsw::bulk`.
     ///
     /// # Errors
@@ -310,9 +305,11 @@ impl<S: VectorStorage> Hnsw<S> {
 
     /// Links what is pending below `end`. False if somebody else is linking rows.
     fn link_in_batches(&self, writer: &Writer, end: u32, on: BuildOn, go_on: &(impl Fn() -> bool + Sync)) -> bool {
-        let Some(_alone) = writer.enter_alone() else { return false };
+        let Some(alone) = writer.enter_alone() else { return false };
         let claimed: Vec<u32> = (self.linked()..end).filter(|id| writer.claim(*id)).collect();
         bulk::link(self, writer, &claimed, on, go_on);
+        drop(alone);
+        self.link_all_left(writer, go_on);
         true
     }
 

@@ -1,7 +1,8 @@
 //! What only the writing process has of a graph: locks, who is linked by whom, how far linking has come.
 //!
 //! Rows are linked one by one, by any number of threads ([`Writer::enter`]), or in batches by one caller alone
-//! ([`Writer::enter_alone`]).
+//! ([`Writer::enter_alone`]). Nobody waits for that one: what it waits for may be the very thread. Rows are left to it
+//! ([`Writer::leave`]) instead.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -19,6 +20,8 @@ pub(crate) struct Writer {
     stripes: Box<[Mutex<()>]>,
     entry: Mutex<()>,
     gate: RwLock<()>,
+    /// Rows that were claimed while somebody linked alone.
+    left: Mutex<Vec<u32>>,
     /// Rows that were linked, in whatever order.
     done: AtomicU32,
     /// One bit per node: somebody links it or has.
@@ -43,6 +46,7 @@ impl Writer {
             stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
             entry: Mutex::new(()),
             gate: RwLock::new(()),
+            left: Mutex::default(),
             done: AtomicU32::new(0),
             claimed: (0..words).map(|_| AtomicU64::new(0)).collect(),
             progress: Mutex::default(),
@@ -80,18 +84,12 @@ impl Writer {
         self.entry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// To be held while a row is linked. Waits for who links alone; a thread of a rayon pool does that one's work meanwhile.
-    pub(crate) fn enter(&self) -> RwLockReadGuard<'_, ()> {
-        loop {
-            match self.gate.try_read() {
-                Ok(guard) => return guard,
-                Err(TryLockError::Poisoned(guard)) => return guard.into_inner(),
-                Err(TryLockError::WouldBlock) => match rayon::yield_now() {
-                    None => return self.gate.read().unwrap_or_else(PoisonError::into_inner),
-                    Some(rayon::Yield::Executed) => {}
-                    Some(rayon::Yield::Idle) => std::thread::yield_now(),
-                },
-            }
+    /// To be held while a row is linked. `None` if somebody links alone.
+    pub(crate) fn enter(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        match self.gate.try_read() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(guard)) => Some(guard.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
         }
     }
 
@@ -102,6 +100,21 @@ impl Writer {
             Err(TryLockError::Poisoned(guard)) => Some(guard.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         }
+    }
+
+    /// Leaves a claimed row to who links alone. That one may have let go meanwhile: see `hnsw::left`.
+    pub(crate) fn leave(&self, id: u32) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+    }
+
+    /// One of the rows that were left.
+    pub(crate) fn take_left(&self) -> Option<u32> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    /// How many rows were left.
+    pub(crate) fn count_left(&self) -> usize {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// True for the first caller only.

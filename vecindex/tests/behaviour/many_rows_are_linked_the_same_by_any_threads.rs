@@ -1,7 +1,8 @@
 //! Rows that are linked together make the same graph whatever the number of threads, a good one, and can be given up half way.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use kriya_region::Region;
 use vecindex::{
@@ -169,4 +170,78 @@ fn rows_that_come_meanwhile_are_linked_too() {
     });
     hnsw.link_pending().unwrap();
     assert_eq!((hnsw.linked(), hnsw.progress(), hnsw.unreached()), (4000, 4000, vec![]));
+}
+
+/// Who links a row while the rows of a batch are being linked, and must come back from that before they are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Meanwhile {
+    /// A thread of the pool, on top of its part of the batch.
+    Nested,
+    /// A task of the pool, which a thread may take up that waits for its part.
+    Task,
+    Thread,
+}
+
+/// Links 2000 rows, and one that comes meanwhile. The batch goes on once that one's link is back.
+fn one_comes_meanwhile(threads: usize, how: Meanwhile, go_on: bool) -> Arc<Hnsw> {
+    let hnsw = Arc::new(empty(Metric::L2, 4, 2001, params()));
+    let rows = random(53, 2001, 4);
+    rows[..2000].iter().for_each(|row| assert!(hnsw.append(row, [0, 0]).is_ok()));
+    let (index, asks) = (Arc::clone(&hnsw), AtomicU32::new(0));
+    let (done, both) = mpsc::channel();
+    let came = done.clone();
+    let comes = move || {
+        // In the third batch, after twice 512 rows.
+        let asked = asks.fetch_add(1, Ordering::SeqCst);
+        if asked == 700 {
+            let id = index.append(&rows[2000], [0, 0]).unwrap();
+            let (index, came, (back, wait)) = (Arc::clone(&index), came.clone(), mpsc::sync_channel(1));
+            let link = move || {
+                index.link(id, &mut BuildContext::default()).unwrap();
+                index.link_pending().unwrap();
+                came.send(()).unwrap();
+                // Nobody waits for a task.
+                let _ = back.send(());
+            };
+            match how {
+                Meanwhile::Nested => link(),
+                Meanwhile::Task => rayon::spawn(link),
+                Meanwhile::Thread => drop(std::thread::spawn(link)),
+            }
+            if how != Meanwhile::Task {
+                wait.recv().unwrap();
+            }
+        }
+        go_on || asked < 700
+    };
+    let index = Arc::clone(&hnsw);
+    std::thread::spawn(move || {
+        pool(threads).install(|| index.link_pending_while(comes)).unwrap();
+        done.send(()).unwrap();
+    });
+    for _ in 0..2 {
+        let back = both.recv_timeout(Duration::from_secs(100));
+        assert!(back.is_ok(), "{how:?} in {threads} threads hangs with {} rows linked", hnsw.progress());
+    }
+    hnsw
+}
+
+#[test]
+fn nobody_waits_for_a_batch_and_what_comes_meanwhile_is_linked_after_it() {
+    for how in [Meanwhile::Nested, Meanwhile::Task, Meanwhile::Thread] {
+        for threads in [1, 2, 4] {
+            let hnsw = one_comes_meanwhile(threads, how, true);
+            assert_eq!((hnsw.linked(), hnsw.progress(), hnsw.unreached()), (2001, 2001, vec![]), "{how:?}, {threads}");
+        }
+    }
+}
+
+#[test]
+fn what_came_meanwhile_stays_pending_if_the_batch_is_given_up() {
+    for how in [Meanwhile::Nested, Meanwhile::Thread] {
+        let hnsw = one_comes_meanwhile(2, how, false);
+        assert_eq!(hnsw.progress(), 1024, "{how:?}");
+        hnsw.link_pending().unwrap();
+        assert_eq!((hnsw.linked(), hnsw.progress(), hnsw.unreached()), (2001, 2001, vec![]), "{how:?}");
+    }
 }
