@@ -1,13 +1,13 @@
 //! Rows that are linked together make the same graph whatever the number of threads, a good one, and can be given up half way.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use kriya_region::Region;
 use vecindex::{
-    Bf16, BuildContext, BuildOn, Encoding, F16, F32, Graph, Hnsw, HnswParams, I8, Metric, Rows, SearchCursor, exact,
-    seal,
+    AppendVectors, Bf16, BuildContext, BuildOn, Encoding, F16, F32, F32Rows, Graph, Hnsw, HnswParams, I8, Metric,
+    PushError, Rows, SearchCursor, VectorError, VectorStorage, exact, seal,
 };
 
 use crate::data::{empty, label, params, random, vectors};
@@ -244,4 +244,78 @@ fn what_came_meanwhile_stays_pending_if_the_batch_is_given_up() {
         hnsw.link_pending().unwrap();
         assert_eq!((hnsw.linked(), hnsw.progress(), hnsw.unreached()), (2001, 2001, vec![]), "{how:?}");
     }
+}
+
+/// Rows that count how often they are compared.
+struct Counted {
+    rows: F32Rows,
+    compared: AtomicU64,
+}
+
+impl VectorStorage for Counted {
+    type Query = <F32Rows as VectorStorage>::Query;
+
+    fn metric(&self) -> Metric {
+        self.rows.metric()
+    }
+
+    fn dim(&self) -> usize {
+        self.rows.dim()
+    }
+
+    fn len(&self) -> u32 {
+        self.rows.len()
+    }
+
+    fn prepare(&self, raw: &[f32], query: &mut Self::Query) -> Result<(), VectorError> {
+        self.rows.prepare(raw, query)
+    }
+
+    fn prepare_row(&self, id: u32, query: &mut Self::Query) {
+        self.rows.prepare_row(id, query);
+    }
+
+    fn distances(&self, query: &Self::Query, ids: &[u32], out: &mut [f32]) {
+        self.compared.fetch_add(ids.len() as u64, Ordering::Relaxed);
+        self.rows.distances(query, ids, out);
+    }
+
+    fn distance_between(&self, a: u32, b: u32) -> f32 {
+        self.compared.fetch_add(1, Ordering::Relaxed);
+        self.rows.distance_between(a, b)
+    }
+
+    fn read(&self, id: u32, out: &mut [f32]) {
+        self.rows.read(id, out);
+    }
+}
+
+impl AppendVectors for Counted {
+    fn push(&self, raw: &[f32]) -> Result<u32, PushError> {
+        self.rows.push(raw)
+    }
+}
+
+#[test]
+fn rows_that_all_find_the_same_are_not_compared_each_with_each() {
+    const N: u32 = 12_000;
+    let compared = |longest: f32| {
+        let params = HnswParams { ef_construction: 32, ..params() };
+        let memory = Arc::new(Region::heap(F32Rows::bytes_needed(8, N).unwrap()).unwrap());
+        let graph = Arc::new(Region::heap(Graph::bytes_needed(N, params.m).unwrap()).unwrap());
+        let rows = F32Rows::create(memory, Metric::InnerProduct, 8, N).unwrap();
+        let storage = Counted { rows, compared: AtomicU64::new(0) };
+        let hnsw = Hnsw::new(storage, Graph::create(graph, params, N).unwrap()).unwrap();
+        for (i, row) in random(59, N as usize, 8).iter_mut().enumerate() {
+            // Lengths from 1 to the longest, and few that are long.
+            let length = longest.powf((i as f32 * 0.618_034).fract());
+            row.iter_mut().for_each(|x| *x *= length);
+            hnsw.append(row, [0, 0]).unwrap();
+        }
+        pool(2).install(|| hnsw.link_pending_on(BuildOn::Rows, || true)).unwrap();
+        hnsw.storage().compared.load(Ordering::Relaxed)
+    };
+    let (even, uneven) = (compared(1.0), compared(1e4));
+    // The same walks, and some links more that choose anew; each with each would be more than twice as many.
+    assert!(2 * uneven < 3 * even, "{uneven} distances, {even} where all rows are of one length");
 }

@@ -10,8 +10,9 @@
 //!   no larger than what is linked, and a few percent of all rows at most.
 //! * **Locality.** Within a batch searches are sorted by the nodes that their ways down lead through: what one has compared,
 //!   the next finds in the cache.
-//! * **Rows of one batch** do not meet in the graph. They are compared if both have found the same node near (`mates`). The very
-//!   first batch is compared each with each.
+//! * **Rows of one batch** do not meet in the graph. They are compared if both have found the same node near (`Mates`), but
+//!   with no more than a search keeps in view: nodes that everybody finds cost no more than others. The very first batch is
+//!   compared each with each.
 //! * **Distances** of links are kept beside them (`rows`), and whoever survived a choice together is not compared again.
 //! * **The spanning tree** (`tree`) grows row by row between looking and writing. Twins are hung up at the end.
 //!
@@ -19,8 +20,9 @@
 //!
 //! Rows of floats are compared by codes that are made for the time of a build (`codes`).
 //!
-//! Memory beside the index while this runs: the codes, a byte a component; 8 `m` + 1 bytes a row for distances, 12 for the
-//! order; and 8 `ef_construction` bytes for each row of a batch, of which there are 16,384 at most.
+//! Memory beside the index while this runs: the codes, a byte a component; 8 `m` + 1 bytes for distances for each row of the
+//! index, however few of them are to be linked, 12 for the order for each that is; and 8 `ef_construction` bytes for each row
+//! of a batch, of which there are 16,384 at most.
 
 mod choose;
 mod codes;

@@ -12,6 +12,9 @@ use crate::storage::VectorStorage;
 
 /// Rows of a batch are compared if both have the same node among so many nearest.
 const SHARED: usize = 32;
+/// Rows of a batch that a node brings together: those that are nearest to it. Under the inner product nearly all rows find the
+/// longest ones, and would be compared each with each otherwise.
+const GUESTS: usize = 64;
 
 /// A thread's memory.
 pub(super) struct Context<D: VectorStorage> {
@@ -50,24 +53,26 @@ impl<D: VectorStorage> Context<D> {
 
 /// Which items have found a node near.
 pub(super) struct Mates {
-    /// Node and item, sorted.
-    found: Vec<(u32, u32)>,
+    /// Node, and item with its distance to it, sorted.
+    found: Vec<(u32, Key)>,
 }
 
 impl Mates {
     pub(super) fn of(items: &[Item], level: u32) -> Mates {
-        let near = |item: &Item| -> Vec<(u32, u32)> {
+        let near = |item: &Item| -> Vec<(u32, Key)> {
             let near = item.near.get(level as usize).filter(|_| level <= item.low);
-            near.into_iter().flatten().take(SHARED).map(|key| (key.id(), item.id)).collect()
+            near.into_iter().flatten().take(SHARED).map(|key| (key.id(), Key::new(key.distance(), item.id))).collect()
         };
-        let mut found: Vec<(u32, u32)> = items.par_iter().flat_map_iter(near).collect();
+        let mut found: Vec<(u32, Key)> = items.par_iter().flat_map_iter(near).collect();
         found.par_sort_unstable();
         Mates { found }
     }
 
+    /// The first of them, nearest first.
     fn with(&self, node: u32) -> impl Iterator<Item = u32> {
         let first = self.found.partition_point(|(there, _)| *there < node);
-        self.found[first..].iter().take_while(move |(there, _)| *there == node).map(|(_, item)| *item)
+        let items = self.found[first..].iter().take_while(move |(there, _)| *there == node);
+        items.take(GUESTS).map(|(_, key)| key.id())
     }
 }
 
@@ -141,21 +146,21 @@ impl<S: VectorStorage, D: VectorStorage> Build<'_, S, D> {
         }
     }
 
-    /// Adds to what an item has found the rows of its batch that have found the same.
+    /// Adds to what an item has found the rows of its batch that have found the same: as many as it keeps in view, at most.
     pub(super) fn meet(&self, item: &mut Item, level: u32, mates: &Mates, cx: &mut Context<D>) {
-        let near = &mut item.near[level as usize];
+        let (near, most) = (&mut item.near[level as usize], self.hnsw.params().ef_construction);
+        cx.visited.reset(self.end);
+        cx.visited.insert(item.id);
         cx.ids.clear();
-        cx.ids.extend(near.iter().take(SHARED).flat_map(|key| mates.with(key.id())));
-        cx.ids.sort_unstable();
-        cx.ids.dedup();
-        cx.ids.retain(|id| *id != item.id);
+        let met = near.iter().take(SHARED).flat_map(|key| mates.with(key.id()));
+        cx.ids.extend(met.filter(|id| cx.visited.insert(*id)).take(most));
         if cx.ids.is_empty() {
             return;
         }
         self.storage.prepare_row(item.id, &mut cx.query);
         near.extend(cx.compare(self.storage));
         near.sort_unstable();
-        near.truncate(self.hnsw.params().ef_construction);
+        near.truncate(most);
     }
 
     /// The first rows of a graph: each has found all others.
