@@ -129,8 +129,18 @@ impl<S: VectorStorage> Hnsw<S> {
     /// Joins rows and graph, both new, both opened, or both sealed. See [`Hnsw::over`] for a new graph over rows that are there.
     ///
     /// # Errors
-    /// `Mismatch` if more rows are linked than there are, or the rows have more than the graph can hold.
+    /// `Mismatch` if more rows are linked than there are, the rows have more than the graph can hold, or the graph is new and
+    /// the rows are not.
     pub fn new(storage: S, graph: Graph) -> Result<Hnsw<S>, CreateError> {
+        let len = storage.len();
+        if len > 0 && graph.writer().is_some() && graph.linked() == 0 && graph.entry().is_none() {
+            let why = format!("the graph is new, but there are {len} rows already, which `Hnsw::over` takes");
+            return Err(CreateError::Mismatch(why));
+        }
+        Self::join(storage, graph)
+    }
+
+    fn join(storage: S, graph: Graph) -> Result<Hnsw<S>, CreateError> {
         // Linked first: it follows the number of rows.
         let (linked, len) = (graph.linked(), storage.len());
         if linked > len {

@@ -17,7 +17,7 @@ impl<S: VectorStorage> Hnsw<S> {
         if graph.linked() > 0 || graph.upper_used() > 0 || graph.entry().is_some() {
             return Err(CreateError::NotEmpty);
         }
-        let hnsw = Hnsw::new(storage, graph)?;
+        let hnsw = Hnsw::join(storage, graph)?;
         for id in 0..hnsw.len() {
             let upper_used = hnsw.graph.prepare(id, label(id)).map_err(|error| match error {
                 PushError::Memory(e) => CreateError::Memory(e),

@@ -101,6 +101,8 @@ fn only_a_new_graph_is_put_over_rows() {
     };
     let storage = || stored::<F32>(Metric::L2, &rows);
     assert!(matches!(Hnsw::over(storage(), graph(79), label), Err(CreateError::Mismatch(_))));
+    // Without their towers and labels.
+    assert!(matches!(Hnsw::new(storage(), graph(80)), Err(CreateError::Mismatch(why)) if why.contains("Hnsw::over")));
     let (mut rows_bytes, mut sealed) = (Vec::new(), tempfile::tempfile().unwrap());
     seal(&index(Metric::L2, &rows, 80), &mut rows_bytes, &mut sealed).unwrap();
     let sealed = Graph::open(Arc::new(Region::open_file(&sealed).unwrap())).unwrap();
