@@ -216,10 +216,12 @@ impl<'a> Spanning<'a> {
             None
         });
         let Some(parent) = parent else { return false };
-        // Nothing of the tree is in this row yet.
-        self.link(id, parent);
-        self.attach(id, parent);
-        true
+        // Nothing of the tree is in this row yet, but it may be damaged.
+        let both = self.link(id, parent);
+        if both {
+            self.attach(id, parent);
+        }
+        both
     }
 
     /// Sees to it that a row has a link: in a free slot, or in the last one that is no edge of the tree.
@@ -367,6 +369,18 @@ mod tests {
             hnsw.graph.set_linked(N);
             assert_eq!((hnsw.unreached(), without_a_way_to_the_entry(&hnsw)), (vec![], vec![]));
         }
+    }
+
+    #[test]
+    fn a_node_whose_row_is_damaged_stays_out_of_the_tree() {
+        const N: u32 = 50;
+        let hnsw = unlinked(N, 4);
+        // No room for a link to a parent.
+        hnsw.graph.links(7, 0).iter().for_each(|slot| slot.store(TWIN | (N + 1), Ordering::Relaxed));
+        hnsw.graph.set_entry(hnsw.graph.level(5), 5);
+        let tree = Tree::span(&hnsw.graph, N);
+        assert_eq!(tree.parent(7), None);
+        check_tree(&hnsw, &tree, &(0..N).filter(|id| *id != 7).collect::<Vec<_>>());
     }
 
     proptest! {
