@@ -1,8 +1,9 @@
 //! The graph's bytes in a region: links of level 0, towers of links above it, a label per node. Drawn in `format`.
 //!
 //! A row of links has a fixed number of slots; an empty slot is `u32::MAX` and does not end the row. Slots are changed one
-//! by one and what stays keeps its slot, so a reader may miss a neighbour that comes or goes but never half an id, and
-//! never one that stays. On level 0 one slot may be marked: it names the node's twin (see `twins`), and since no id is as
+//! by one, so a reader may miss a neighbour that comes or goes but never meets half an id. Where rows are linked one by one, what
+//! stays keeps its slot, and no reader misses it; a batch writes the rows that it changes anew, nearest first, and who reads one
+//! just then may miss what moves. On level 0 one slot may be marked: it names the node's twin (see `twins`), and since no id is as
 //! large, whoever follows links passes over it.
 //!
 //! # Invariants
