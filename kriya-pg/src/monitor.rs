@@ -71,7 +71,7 @@ fn c_text(text: &str) -> CString {
 sql_function! {
     /// What the storage worker says about itself, a fact a line.
     fn lsm_s3_status(_call) {
-        text(&describe(&session::with(|session, wait| session.status(wait))))
+        text(&describe(&session::inquire(|session, wait| session.status(wait))))
     }
 
     /// Takes over a store that does not belong to this server's history.

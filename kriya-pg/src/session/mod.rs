@@ -92,6 +92,20 @@ pub fn with<R>(f: impl FnOnce(&mut Session, &mut dyn Wait) -> Result<R, ClientEr
     BACKEND.with_borrow_mut(|backend| with_backend(backend, f))
 }
 
+/// As [`with`], for a question that changes nothing: if the worker goes away while it is asked, the next one is asked.
+pub fn inquire<R>(mut f: impl FnMut(&mut Session, &mut dyn Wait) -> Result<R, ClientError>) -> R {
+    for _ in 0..3 {
+        let answer = with(|session, wait| match f(session, wait) {
+            Err(ClientError::Gone) => Ok(None),
+            other => other.map(Some),
+        });
+        if let Some(answer) = answer {
+            return answer;
+        }
+    }
+    with(f)
+}
+
 fn with_backend<R>(backend: &mut Backend, f: impl FnOnce(&mut Session, &mut dyn Wait) -> Result<R, ClientError>) -> R {
     if backend.session.as_ref().is_some_and(|session| !session.alive()) {
         (backend.session, backend.latest) = (None, None);

@@ -93,6 +93,8 @@ fn trouble(sql: &str, error: &postgres::Error) -> Trouble {
         None | Some("57P01" | "57P02" | "57P03") => Trouble::Gone,
         // The worker was replaced meanwhile, or two sessions waited for each other.
         Some("40001" | "40P01") => Trouble::RolledBack,
+        // A parallel worker noticed the postmaster's death before its leader did.
+        Some("55000") if told(error).contains("lost connection to parallel worker") => Trouble::RolledBack,
         Some(_) => {
             let sql: String = sql.chars().take(160).collect();
             Trouble::Failure(format!("{sql}: {}", told(error)))

@@ -29,6 +29,8 @@ pub(super) struct Choice {
     pub(super) runs: Vec<Run>,
     /// The levels below.
     pub(super) below: Vec<Run>,
+    /// Tables above, not part of the merge, that may hold older versions than it: a replayed log puts such there.
+    pub(super) older: Vec<Arc<Table>>,
     /// Nothing is overlapped and nothing could be dropped: the tables change their level as they are.
     pub(super) moves: bool,
 }
@@ -94,7 +96,11 @@ pub(super) fn choose(view: &View, config: &Config, policy: &dyn MergePolicy) -> 
     if !met.is_empty() {
         runs.push(met.into());
     }
-    Some(Choice { to, runs, below, moves })
+    let newest = runs.iter().flat_map(|run| run.iter()).map(|table| table.info.max_sequence).max()?;
+    let above = view.l0.iter().chain(&view.levels).take(if from == 0 { 0 } else { view.l0.len() + from - 1 });
+    let older =
+        above.flat_map(|run| run.iter()).filter(|table| table.info.min_sequence < newest).map(Arc::clone).collect();
+    Some(Choice { to, runs, below, older, moves })
 }
 
 fn limit(config: &Config, level: usize) -> u64 {

@@ -2,7 +2,7 @@
 //!
 //! A merge keeps, for each key, the newest version at or below its floor and everything above it. The floor is the S of
 //! the newest local manifest: what a replay over that one may bring back lies above it. Deletions at or below the floor go
-//! where no level below the output can hold the key.
+//! where no level below the output can hold the key, and no table above an older version of it.
 //!
 //! # Invariants
 //! * A group of the policy's (a row and its marks) is never split, neither between parts nor between outputs.
@@ -34,6 +34,7 @@ pub(super) struct Job {
     until: Option<Vec<u8>>,
     floor: u64,
     below: Below,
+    older: Vec<Arc<Table>>,
     policy: Arc<dyn MergePolicy>,
     mirror: Mirror,
     table_bytes: u64,
@@ -70,6 +71,7 @@ impl Job {
                 until: pair[1].clone(),
                 floor,
                 below: Below::new(&choice.below),
+                older: choice.older.clone(),
                 policy: Arc::clone(&policy),
                 mirror: inner.mirror.clone(),
                 table_bytes,
@@ -160,7 +162,9 @@ impl Job {
     ) -> Result<(), TableWriteError> {
         let Some(first) = group.first() else { return Ok(()) };
         let prefix = &first.key[..self.policy.group_len(&first.key).min(first.key.len())];
-        let bottommost = !self.below.may_hold(prefix);
+        let newest = group.iter().map(|held| sequence_of(held.tag)).max().unwrap_or(0);
+        let older = |table: &Arc<Table>| table.info.min_sequence < newest && reaches(table, prefix);
+        let bottommost = !self.below.may_hold(prefix) && !self.older.iter().any(older);
         let mut keep = vec![true; group.len()];
         // A group with versions above the floor is still being written: it is not judged yet.
         if group.iter().all(|held| sequence_of(held.tag) <= self.floor) {
@@ -189,6 +193,12 @@ impl Job {
     }
 }
 
+/// Whether a table can hold keys with this prefix.
+fn reaches(table: &Table, prefix: &[u8]) -> bool {
+    let (min, max) = (&table.info.min_key[..], &table.info.max_key[..]);
+    max >= prefix && (min <= prefix || min.starts_with(prefix))
+}
+
 /// The levels below the output, passed along with it.
 struct Below {
     /// Each with its first table that is not behind us.
@@ -210,10 +220,7 @@ impl Below {
                 self.passed += if number == 0 { table.info.mirror_len } else { 0 };
                 *at += 1;
             }
-            held |= run.get(*at).is_some_and(|table| {
-                let min = &table.info.min_key;
-                min[..] <= *prefix || min.starts_with(prefix)
-            });
+            held |= run.get(*at).is_some_and(|table| reaches(table, prefix));
         }
         held
     }
