@@ -106,6 +106,7 @@ fn merge(engine: &Engine) {
     }
     let dead = dead_objects(engine).unwrap_or_else(|error| {
         engine.complain(format!("finding dropped tables failed: {error}"));
+        engine.signals.dropped.fetch_or(dropped, Ordering::SeqCst);
         HashSet::new()
     });
     let policy = Arc::new(DropDead { dead, signals: Arc::clone(&engine.signals) });

@@ -44,14 +44,12 @@ impl Choice {
 /// The level that needs a merge most, if any does.
 pub(super) fn due(view: &View, config: &Config) -> Option<usize> {
     let l0 = view.l0.len() as f64 / config.l0_merge_trigger as f64;
-    let mut limit = config.level_bytes as f64;
     let mut most = (0, l0);
     for (run, level) in view.levels.iter().zip(1..LAST) {
-        let full = bytes(run) as f64 / limit;
+        let full = bytes(run) as f64 / limit(config, level) as f64;
         if full > most.1 {
             most = (level, full);
         }
-        limit *= config.level_factor as f64;
     }
     if most.1 >= 1.0 { Some(most.0) } else { worn(view).map(|(level, _)| level) }
 }
