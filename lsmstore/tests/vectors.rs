@@ -13,7 +13,7 @@ use rand::{Rng, SeedableRng};
 use tokio::runtime::Runtime;
 use vecindex::{
     AppendVectors, Bf16, Encoding, F16, F32, Graph, Hnsw, HnswParams, I8, Metric, PushError, Rows, SearchCursor,
-    SplitF32, VectorError, VectorStorage, seal,
+    SplitF32, SplitI8, VectorError, VectorStorage, seal,
 };
 
 const METRICS: [Metric; 3] = [Metric::L2, Metric::Cosine, Metric::InnerProduct];
@@ -142,6 +142,11 @@ fn codes_in_memory_in_a_mapped_file_and_in_a_store_give_equal_answers() {
 #[test]
 fn split_floats_in_memory_in_a_mapped_file_and_in_a_store_give_equal_answers() {
     memory_file_and_store_agree::<SplitF32>();
+}
+
+#[test]
+fn split_codes_in_memory_in_a_mapped_file_and_in_a_store_give_equal_answers() {
+    memory_file_and_store_agree::<SplitI8>();
 }
 
 #[test]

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use fixture::{DIM, PARAMS, ROWS, label, row};
 use kriya_region::Region;
-use vecindex::{AppendVectors, Bf16, Encoding, F16, F32, Graph, Hnsw, I8, Metric, Rows, SplitF32, snapshot};
+use vecindex::{AppendVectors, Bf16, Encoding, F16, F32, Graph, Hnsw, I8, Metric, Rows, SplitF32, SplitI8, snapshot};
 
 const VERSION: u32 = 1;
 
@@ -28,7 +28,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     make::<F16>(&folder, "f16", Metric::Cosine, false)?;
     make::<Bf16>(&folder, "bf16", Metric::InnerProduct, false)?;
     make::<I8>(&folder, "i8", Metric::Cosine, true)?;
-    make::<SplitF32>(&folder, "split-f32", Metric::L2, false)
+    make::<SplitF32>(&folder, "split-f32", Metric::L2, false)?;
+    make::<SplitI8>(&folder, "split-i8", Metric::L2, true)
 }
 
 fn rows<E: Encoding>(metric: Metric) -> Result<Rows<E>, Box<dyn Error>> {

@@ -21,7 +21,7 @@
 //! Below it, for those who bring their own memory, processes or rows:
 //!
 //! Two structures stand side by side, each in a [`Region`] of its own: the rows ([`Rows`], encoded as [`F32`], [`SplitF32`],
-//! [`F16`], [`Bf16`] or [`I8`]) and the graph over them ([`Graph`]); [`Hnsw`] joins them. Their layout is the same in a heap build, in
+//! [`F16`], [`Bf16`], [`I8`] or [`SplitI8`]) and the graph over them ([`Graph`]); [`Hnsw`] joins them. Their layout is the same in a heap build, in
 //! shared memory that grows while other processes search it, and in a file that is mapped ([`snapshot`]), so there is one
 //! search. It asks of its rows no more than [`VectorStorage`] says, which others can implement.
 //!
@@ -95,5 +95,5 @@ pub use kernel::{cosine_distance, dot, l2_squared};
 pub use metric::{Metric, Neighbour};
 pub use sealed::{Sealed, seal, verify};
 pub use storage::{
-    AppendVectors, Bf16, ElementType, Encoding, F16, F32, F32Rows, I8, Rerank, Rows, SplitF32, VectorStorage,
+    AppendVectors, Bf16, ElementType, Encoding, F16, F32, F32Rows, I8, Rerank, Rows, SplitF32, SplitI8, VectorStorage,
 };

@@ -43,7 +43,8 @@ fn next_version() -> u64 {
 }
 
 /// Nearest neighbours among rows with keys, in memory of its own. `E` is how rows are stored: [`F32`],
-/// [`SplitF32`](crate::SplitF32), [`F16`](crate::F16), [`Bf16`](crate::Bf16) or [`I8`](crate::I8).
+/// [`SplitF32`](crate::SplitF32), [`F16`](crate::F16), [`Bf16`](crate::Bf16), [`I8`](crate::I8) or
+/// [`SplitI8`](crate::SplitI8).
 ///
 /// ```
 /// use vecindex::{Index, Metric};

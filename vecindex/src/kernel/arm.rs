@@ -115,6 +115,14 @@ macro_rules! bytes {
             #[inline(always)]
             $dot
             #[inline(always)]
+            unsafe fn lower(bytes: uint8x16_t) -> uint8x16_t {
+                unsafe { vandq_u8(bytes, vdupq_n_u8(0xf)) }
+            }
+            #[inline(always)]
+            unsafe fn upper(bytes: uint8x16_t) -> uint8x16_t {
+                unsafe { vshrq_n_u8::<4>(bytes) }
+            }
+            #[inline(always)]
             unsafe fn apart(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t {
                 unsafe { vreinterpretq_u8_s8(vabdq_s8(vreinterpretq_s8_u8(a), vreinterpretq_s8_u8(b))) }
             }

@@ -159,9 +159,54 @@ unsafe fn load_up_to<I: Bytes>(a: *const u8, b: *const u8, n: usize) -> (I::B, I
 pub(super) unsafe fn rows<I: Bytes>(query: *const i8, rows: *const u8, stride: usize, ids: &[u32], out: &mut [i32]) {
     let mut asked = 0;
     for (i, (id, out)) in ids.iter().zip(out.iter_mut()).enumerate() {
-        ask_ahead(rows, stride, ids, i, &mut asked);
+        ask_ahead(rows, stride, stride, ids, i, &mut asked);
         // SAFETY: the caller vouches for ids and stride.
         *out = unsafe { dot::<I, false>(rows.add(*id as usize * stride), query.cast(), stride) };
+    }
+}
+
+/// `sum u q` for `2 n` numbers `u` of four bits, the first `n` of them the lower bits of `n` bytes, the others the upper ones.
+///
+/// # Safety
+/// As [`Bytes`]; `n` bytes at `bytes` and twice as many at `query`; `n` a multiple of 64.
+#[inline(always)]
+unsafe fn dot_nibbles<I: Bytes>(query: *const u8, bytes: *const u8, n: usize) -> i32 {
+    let mut at = 0;
+    // SAFETY: every load ends at or before `n`, or `2 n` of the query: BYTES divides 64, and 64 divides `n`.
+    unsafe {
+        let mut sums = [I::zero(); 4];
+        while at < n {
+            for i in [0, 2] {
+                if at < n {
+                    let both = I::load(bytes.add(at));
+                    sums[i] = I::dot(I::lower(both), I::load(query.add(at)), sums[i]);
+                    sums[i + 1] = I::dot(I::upper(both), I::load(query.add(n + at)), sums[i + 1]);
+                    at += I::BYTES;
+                }
+            }
+        }
+        total::<I, 4>(sums)
+    }
+}
+
+/// One query, bytes with sign, against the first `n` bytes of many rows, as numbers of four bits.
+///
+/// # Safety
+/// As [`super::CodeKernels`] says for `nibbles`.
+#[inline(always)]
+pub(super) unsafe fn nibbles<I: Bytes>(
+    query: *const i8,
+    rows: *const u8,
+    stride: usize,
+    n: usize,
+    ids: &[u32],
+    out: &mut [i32],
+) {
+    let mut asked = 0;
+    for (i, (id, out)) in ids.iter().zip(out.iter_mut()).enumerate() {
+        ask_ahead(rows, stride, n, ids, i, &mut asked);
+        // SAFETY: the caller vouches for ids, stride and `n`.
+        *out = unsafe { dot_nibbles::<I>(query.cast(), rows.add(*id as usize * stride), n) };
     }
 }
 

@@ -247,10 +247,10 @@ unsafe fn cosine_by<I: Isa, T: Stored, const N: usize>(a: *const T, b: *const T,
     }
 }
 
-/// Asks memory for the rows ahead of `at`.
+/// Asks memory for the first `bytes` of the rows ahead of `at`.
 #[inline(always)]
-pub(super) fn ask_ahead(rows: *const u8, stride_bytes: usize, ids: &[u32], at: usize, asked: &mut usize) {
-    let lines = (stride_bytes / LINE_BYTES).min(LINES_AHEAD);
+pub(super) fn ask_ahead(rows: *const u8, stride_bytes: usize, bytes: usize, ids: &[u32], at: usize, asked: &mut usize) {
+    let lines = (bytes / LINE_BYTES).min(LINES_AHEAD);
     while *asked < ids.len() && *asked <= at + AHEAD {
         let row = rows.wrapping_add(ids[*asked] as usize * stride_bytes);
         for line in 0..lines {
@@ -274,7 +274,8 @@ pub(super) unsafe fn rows<I: Isa, O: Op, T: Stored>(
 ) {
     let mut asked = 0;
     for (i, (id, out)) in ids.iter().zip(out.iter_mut()).enumerate() {
-        ask_ahead(rows.cast(), stride * size_of::<T>(), ids, i, &mut asked);
+        let bytes = stride * size_of::<T>();
+        ask_ahead(rows.cast(), bytes, bytes, ids, i, &mut asked);
         // SAFETY: the caller vouches for ids, stride and alignment.
         *out = unsafe { aligned::<I, O, f32, T>(query, rows.add(*id as usize * stride), stride) };
     }

@@ -65,6 +65,10 @@ pub(super) trait Bytes {
     unsafe fn signed(codes: Self::B) -> Self::B;
     /// `sum` plus the products of bytes without sign and bytes with one, added up in any order. Never saturates.
     unsafe fn dot(unsigned: Self::B, signed: Self::B, sum: Self::S) -> Self::S;
+    /// The lower four bits of each byte.
+    unsafe fn lower(bytes: Self::B) -> Self::B;
+    /// The upper four bits of each byte.
+    unsafe fn upper(bytes: Self::B) -> Self::B;
     /// How far bytes with sign are apart, without sign.
     unsafe fn apart(a: Self::B, b: Self::B) -> Self::B;
     /// `sum` plus the squares of bytes without sign, added up in any order. Never saturates.

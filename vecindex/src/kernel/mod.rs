@@ -54,11 +54,14 @@ pub(crate) struct FloatKernels<T> {
 /// The functions of one instruction set for bytes.
 ///
 /// `rows`: `sum u q` for a query of bytes with sign and rows of stored codes `u`, each `stride` bytes long, a multiple of 64
-/// and at most 65,536; every id times stride lies within the row array; `out` is as long as `ids`. `pair`: `sum u (v - 128)`
-/// for two rows. `dot` and `sums`: `sum a b` and `[sum a b, sum a a, sum b b]` of any two runs of at most 65,536 bytes with sign.
+/// and at most 65,536; every id times stride lies within the row array; `out` is as long as `ids`. `nibbles`: as
+/// `rows`, of the first `n` bytes of rows of `stride` bytes, each two numbers `u` of four bits: the lower ones are met by the
+/// first `n` bytes of the query, the upper ones by as many behind them; `n` a multiple of 64 and at most 32,768.
+/// `pair`: `sum u (v - 128)` for two rows. `dot` and `sums`: `sum a b` and `[sum a b, sum a a, sum b b]` of any two runs of at most 65,536 bytes with sign.
 /// `l2`: `sum (a - b)^2` of half as many.
 pub(crate) struct CodeKernels {
     pub rows: unsafe fn(*const i8, *const u8, usize, &[u32], &mut [i32]),
+    pub nibbles: unsafe fn(*const i8, *const u8, usize, usize, &[u32], &mut [i32]),
     pub pair: unsafe fn(*const u8, *const u8, usize) -> i32,
     l2: unsafe fn(*const i8, *const i8, usize) -> i32,
     dot: unsafe fn(*const i8, *const i8, usize) -> i32,

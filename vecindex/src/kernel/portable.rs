@@ -92,6 +92,14 @@ impl Bytes for Portable {
         sum + unsigned.dot(signed)
     }
     #[inline(always)]
+    unsafe fn lower(bytes: [u8; 16]) -> [u8; 16] {
+        bytes.map(|byte| byte & 0xf)
+    }
+    #[inline(always)]
+    unsafe fn upper(bytes: [u8; 16]) -> [u8; 16] {
+        bytes.map(|byte| byte >> 4)
+    }
+    #[inline(always)]
     unsafe fn apart(a: [u8; 16], b: [u8; 16]) -> [u8; 16] {
         std::array::from_fn(|i| (a[i] as i8).abs_diff(b[i] as i8))
     }

@@ -82,6 +82,14 @@ impl Bytes for Scalar {
         sum + i32::from(unsigned) * i32::from(signed as i8)
     }
     #[inline(always)]
+    unsafe fn lower(byte: u8) -> u8 {
+        byte & 0xf
+    }
+    #[inline(always)]
+    unsafe fn upper(byte: u8) -> u8 {
+        byte >> 4
+    }
+    #[inline(always)]
     unsafe fn apart(a: u8, b: u8) -> u8 {
         (a as i8).abs_diff(b as i8)
     }

@@ -48,6 +48,11 @@ macro_rules! stamp {
                 unsafe { codes::rows::<$bytes>(q, r, stride, ids, out) }
             }
             $(#[target_feature(enable = $features)])?
+            unsafe fn nibbles(q: *const i8, r: *const u8, stride: usize, n: usize, ids: &[u32], out: &mut [i32]) {
+                // SAFETY: the table's contract.
+                unsafe { codes::nibbles::<$bytes>(q, r, stride, n, ids, out) }
+            }
+            $(#[target_feature(enable = $features)])?
             unsafe fn code_pair(a: *const u8, b: *const u8, n: usize) -> i32 {
                 // SAFETY: the table's contract.
                 unsafe { codes::dot::<$bytes, true>(a, b, n) }
@@ -106,6 +111,7 @@ macro_rules! stamp {
                 halves: HalvesKernels { upper_l2, upper_dot, whole_l2, whole_dot },
                 codes: CodeKernels {
                     rows: code_rows,
+                    nibbles,
                     pair: code_pair,
                     l2: code_l2,
                     dot: code_dot,

@@ -147,6 +147,28 @@ fn code_rows_agree(k: &Kernels, rows: &[Vec<i8>]) {
     }
 }
 
+fn nibbles_agree(k: &Kernels, rows: &[Vec<i8>]) {
+    // Parts of `n` bytes and of twice as many numbers; the second part of each row is compared.
+    let d = rows[0].len();
+    let n = d.next_multiple_of(LINE_BYTES);
+    let query: Vec<i8> = rows.iter().flatten().copied().cycle().take(2 * n).collect();
+    let query_lines = padded(std::slice::from_ref(&query), 2 * n);
+    let stored: Vec<Vec<u8>> = rows.iter().map(|row| row.iter().map(|x| *x as u8).collect()).collect();
+    let lines = padded(&stored, n);
+    let base = lines.as_ptr().cast::<u8>();
+    let ids: Vec<u32> = (0..rows.len() as u32 - 1).rev().collect();
+    let mut out = vec![i32::MIN; ids.len()];
+    // SAFETY: `lines` holds rows.len() runs of `n` bytes, so one less of those that begin at the second; `query` is twice as long.
+    unsafe { (k.codes.nibbles)(query_lines.as_ptr().cast(), base.add(n), n, n, &ids, &mut out) };
+    for (id, got) in ids.iter().zip(out) {
+        let row = &stored[*id as usize + 1];
+        let products = row.iter().enumerate().map(|(at, both)| {
+            i32::from(both & 0xf) * i32::from(query[at]) + i32::from(both >> 4) * i32::from(query[n + at])
+        });
+        assert_eq!(got, products.sum::<i32>());
+    }
+}
+
 /// The kernels of a name, if this machine can run them.
 fn found(name: &str) -> Option<&'static Kernels> {
     let found = available().into_iter().find(|k| k.name() == name);
@@ -233,6 +255,7 @@ macro_rules! suite {
             ) {
                 if let Some(k) = kernels() {
                     code_rows_agree(k, &rows);
+                    nibbles_agree(k, &rows);
                 }
             }
         }

@@ -10,7 +10,7 @@ use crate::error::OpenError;
 use crate::format::{self, CHUNK, GRAPH_MAGIC, HEADER, MAX_LEVEL, TOWER_BITS, TRAILER_MAGIC, at, trailer_bytes};
 use crate::hnsw::{EMPTY, Graph, twin_in};
 use crate::ids::IdSet;
-use crate::storage::{Bf16, Encoding, F16, F32, I8, Rows, SplitF32};
+use crate::storage::{Bf16, Encoding, F16, F32, I8, Rows, SplitF32, SplitI8};
 
 /// Checks a sealed file through and through, rows or graph: every checksum, and that every link leads to a row. To be done
 /// once by whoever wrote or fetched it.
@@ -33,6 +33,7 @@ pub fn verify(region: &Arc<Region>) -> Result<(), OpenError> {
         Some(F16::CODE) => Rows::<F16>::open(region.clone())?.is_sealed(),
         Some(Bf16::CODE) => Rows::<Bf16>::open(region.clone())?.is_sealed(),
         Some(SplitF32::CODE) => Rows::<SplitF32>::open(region.clone())?.is_sealed(),
+        Some(SplitI8::CODE) => Rows::<SplitI8>::open(region.clone())?.is_sealed(),
         Some(I8::CODE) => Rows::<I8>::open(region.clone())?.is_sealed(),
         _ => Rows::<F32>::open(region.clone())?.is_sealed(),
     };

@@ -3,7 +3,7 @@
 use crate::error::SearchError;
 use crate::hnsw::{Hnsw, HnswParams, SearchCursor};
 use crate::metric::{Metric, Neighbour};
-use crate::storage::{Bf16, ElementType, F16, F32, I8, Rows, SplitF32};
+use crate::storage::{Bf16, ElementType, F16, F32, I8, Rows, SplitF32, SplitI8};
 
 /// What the headers of a snapshot say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub enum AnyIndex {
     Bf16(Hnsw<Rows<Bf16>>),
     I8(Hnsw<Rows<I8>>),
     SplitF32(Hnsw<Rows<SplitF32>>),
+    /// Bytes in halves.
+    SplitI8(Hnsw<Rows<SplitI8>>),
 }
 
 impl AnyIndex {
@@ -49,6 +51,7 @@ impl AnyIndex {
             AnyIndex::Bf16(index) => index.search(query, k, ef, &mut SearchCursor::default()),
             AnyIndex::I8(index) => index.search(query, k, ef, &mut SearchCursor::default()),
             AnyIndex::SplitF32(index) => index.search(query, k, ef, &mut SearchCursor::default()),
+            AnyIndex::SplitI8(index) => index.search(query, k, ef, &mut SearchCursor::default()),
         }
     }
 
@@ -60,6 +63,7 @@ impl AnyIndex {
             AnyIndex::Bf16(index) => index.label(id),
             AnyIndex::I8(index) => index.label(id),
             AnyIndex::SplitF32(index) => index.label(id),
+            AnyIndex::SplitI8(index) => index.label(id),
         }
     }
 }

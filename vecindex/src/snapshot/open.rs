@@ -14,7 +14,7 @@ use super::{AnyIndex, ENTRY, Info, Kind, PAGE, SnapshotError};
 use crate::error::OpenError;
 use crate::format::{self, FILE_MAGIC, Fields, HEADER, SEALED, VERSION, at};
 use crate::hnsw::{Graph, Hnsw};
-use crate::storage::{Bf16, ElementType, Encoding, F16, F32, F32Rows, I8, Rows, SplitF32, VectorStorage};
+use crate::storage::{Bf16, ElementType, Encoding, F16, F32, F32Rows, I8, Rows, SplitF32, SplitI8, VectorStorage};
 
 const WHAT: &str = "snapshot";
 
@@ -119,6 +119,7 @@ impl Snapshot {
             ElementType::Bf16 => AnyIndex::Bf16(self.index()?),
             ElementType::I8 => AnyIndex::I8(self.index()?),
             ElementType::SplitF32 => AnyIndex::SplitF32(self.index()?),
+            ElementType::SplitI8 => AnyIndex::SplitI8(self.index()?),
         })
     }
 
@@ -208,6 +209,7 @@ fn info_of(region: &Region, parts: &Parts) -> Result<Info, SnapshotError> {
         Some(ElementType::Bf16) => check::<Bf16>(region, parts)?,
         Some(ElementType::I8) => check::<I8>(region, parts)?,
         Some(ElementType::SplitF32) => check::<SplitF32>(region, parts)?,
+        Some(ElementType::SplitI8) => check::<SplitI8>(region, parts)?,
         // If it is none of them this says so, unless something else is wrong.
         Some(ElementType::F32) | None => check::<F32>(region, parts)?,
     };

@@ -9,8 +9,9 @@ use crate::kernel::{Kernels, prefetch_line};
 use crate::metric::Metric;
 
 /// Ids whose products are computed in one call.
-const BATCH: usize = 64;
-const LARGEST: f32 = 127.0;
+pub(super) const BATCH: usize = 64;
+/// The largest code.
+const LARGEST: i8 = i8::MAX;
 
 /// 1 byte a component, with a scale for each row.
 #[derive(Debug, Clone, Copy)]
@@ -21,25 +22,25 @@ pub enum I8 {}
 #[repr(C)]
 pub struct CodeSide {
     /// Length of the original.
-    norm: f32,
+    pub(super) norm: f32,
     /// A component is its code times this.
-    scale: f32,
+    pub(super) scale: f32,
     /// Squared length of the decoded row.
-    square: f32,
+    pub(super) square: f32,
     /// Sum of the codes.
-    sum: i32,
+    pub(super) sum: i32,
 }
 
 /// A query against rows of codes.
 #[derive(Debug, Default, Clone)]
 pub struct CodeQuery {
-    lines: Vec<Line>,
-    side: CodeSide,
+    pub(super) lines: Vec<Line>,
+    pub(super) side: CodeSide,
 }
 
 #[derive(Debug, Clone, Copy)]
 #[repr(align(64))]
-struct Line([i8; 64]);
+pub(super) struct Line(pub(super) [i8; 64]);
 
 /// The nearest integer, the even one of two, for numbers up to 2^51: without fraction is what is as large as this.
 #[inline]
@@ -48,15 +49,20 @@ fn round(x: f64) -> f64 {
     (x + LARGE) - LARGE
 }
 
-/// The codes of a row and what is known of it.
-fn quantise(metric: Metric, raw: &[f32], norm: f32, scale: f64, mut each: impl FnMut(usize, i8)) -> CodeSide {
+/// The codes of a row, of which the largest become `most`, and what is known of it.
+pub(super) fn quantise(
+    metric: Metric,
+    raw: &[f32],
+    norm: f32,
+    scale: f64,
+    most: i8,
+    mut each: impl FnMut(usize, i8),
+) -> CodeSide {
+    let most = f32::from(most);
     let largest = raw.iter().fold(0.0f32, |max, x| max.max(scaled(*x, scale).abs()));
     // Nothing but zeros, or so near to it that codes cannot be told apart from zeros.
-    let (up, down) = if largest < f32::MIN_POSITIVE {
-        (0.0, 0.0)
-    } else {
-        (f64::from(LARGEST) / f64::from(largest), largest / LARGEST)
-    };
+    let (up, down) =
+        if largest < f32::MIN_POSITIVE { (0.0, 0.0) } else { (f64::from(most) / f64::from(largest), largest / most) };
     let (mut sum, mut square) = (0i32, 0i64);
     for (at, x) in raw.iter().enumerate() {
         let code = round(f64::from(*x) * scale * up) as i8;
@@ -102,7 +108,7 @@ impl Encoding for I8 {
     }
 
     fn encode(metric: Metric, raw: &[f32], norm: f32, scale: f64, into: &mut [u8]) -> CodeSide {
-        quantise(metric, raw, norm, scale, |at, code| into[at] = code as u8 ^ 0x80)
+        quantise(metric, raw, norm, scale, LARGEST, |at, code| into[at] = code as u8 ^ 0x80)
     }
 
     fn decode(row: &Row<'_, Self>, at: usize) -> f32 {
@@ -113,7 +119,7 @@ impl Encoding for I8 {
         query.lines.clear();
         query.lines.resize(stride / 64, Line([0; 64]));
         let lines = &mut query.lines;
-        query.side = quantise(metric, raw, 0.0, scale, |at, code| lines[at / 64].0[at % 64] = code);
+        query.side = quantise(metric, raw, 0.0, scale, LARGEST, |at, code| lines[at / 64].0[at % 64] = code);
     }
 
     fn prepare_row(row: &Row<'_, Self>, query: &mut CodeQuery) {

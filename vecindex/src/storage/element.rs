@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Bf16, Encoding, F16, F32, I8, SplitF32};
+use super::{Bf16, Encoding, F16, F32, I8, SplitF32, SplitI8};
 
 /// How rows are encoded, as a value: there is one for each [`Encoding`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -18,6 +18,8 @@ pub enum ElementType {
     I8,
     /// [`SplitF32`].
     SplitF32,
+    /// [`SplitI8`].
+    SplitI8,
 }
 
 impl ElementType {
@@ -28,6 +30,7 @@ impl ElementType {
             Bf16::CODE => ElementType::Bf16,
             I8::CODE => ElementType::I8,
             SplitF32::CODE => ElementType::SplitF32,
+            SplitI8::CODE => ElementType::SplitI8,
             // There are no others.
             _ => ElementType::F32,
         }
@@ -41,6 +44,7 @@ impl ElementType {
             ElementType::Bf16 => Bf16::CODE,
             ElementType::I8 => I8::CODE,
             ElementType::SplitF32 => SplitF32::CODE,
+            ElementType::SplitI8 => SplitI8::CODE,
         }
     }
 
@@ -52,6 +56,7 @@ impl ElementType {
             Bf16::CODE => Some(ElementType::Bf16),
             I8::CODE => Some(ElementType::I8),
             SplitF32::CODE => Some(ElementType::SplitF32),
+            SplitI8::CODE => Some(ElementType::SplitI8),
             _ => None,
         }
     }
@@ -65,6 +70,7 @@ impl fmt::Display for ElementType {
             ElementType::Bf16 => "bf16",
             ElementType::I8 => "i8",
             ElementType::SplitF32 => "split-f32",
+            ElementType::SplitI8 => "split-i8",
         })
     }
 }

@@ -28,7 +28,7 @@ pub struct Base<E: Encoding> {
 }
 
 /// How the elements of a row are stored. Implemented by [`F32`], [`SplitF32`](super::SplitF32), [`F16`],
-/// [`Bf16`] and [`I8`](super::I8) alone.
+/// [`Bf16`], [`I8`](super::I8) and [`SplitI8`](super::SplitI8) alone.
 ///
 /// What a caller hands to the functions here has been checked by [`Rows`](super::Rows).
 pub trait Encoding: sealed::Sealed + Debug + Sized + Send + Sync + 'static {
@@ -56,6 +56,15 @@ pub trait Encoding: sealed::Sealed + Debug + Sized + Send + Sync + 'static {
     /// Parts of equal length that a row is stored in, each with padding of its own.
     #[doc(hidden)]
     const PARTS: usize = 1;
+    /// Bytes that a stored row is padded to a multiple of.
+    #[doc(hidden)]
+    const PADDED_TO: usize = 64;
+
+    /// Bytes of each part of a row of `dim` components that are not padding, where a part is `padded` bytes long.
+    #[doc(hidden)]
+    fn part_len(dim: usize, _padded: usize) -> usize {
+        dim * size_of::<Self::Element>() / Self::PARTS
+    }
 
     /// The Euclidean length that the row was appended with.
     #[doc(hidden)]
@@ -137,6 +146,7 @@ mod sealed {
     impl Sealed for super::Bf16 {}
     impl Sealed for crate::storage::I8 {}
     impl Sealed for crate::storage::SplitF32 {}
+    impl Sealed for crate::storage::SplitI8 {}
 }
 
 /// A product becomes an internal distance; for L2 it is one already.

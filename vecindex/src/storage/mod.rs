@@ -8,6 +8,8 @@ mod codes;
 mod element;
 #[allow(unsafe_code)] // kernels are called
 mod encoding;
+#[allow(unsafe_code)] // kernels are called
+mod nibbles;
 #[allow(unsafe_code)] // rows are raw memory
 mod rows;
 #[allow(unsafe_code)] // kernels are called
@@ -16,6 +18,7 @@ mod split;
 pub use codes::I8;
 pub use element::ElementType;
 pub use encoding::{Bf16, Encoding, F16, F32};
+pub use nibbles::SplitI8;
 pub use rows::{F32Rows, Rows};
 pub use split::SplitF32;
 

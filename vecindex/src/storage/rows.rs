@@ -72,7 +72,8 @@ impl<E: Encoding> Rows<E> {
 
     /// Without looking at the limits.
     pub(crate) fn layout_of(dim: usize, capacity: u32) -> Option<RowsLayout> {
-        RowsLayout::of(dim, capacity, size_of::<E::Element>(), size_of::<E::Side>())
+        let elements = dim.checked_next_multiple_of(E::PADDED_TO / size_of::<E::Element>())?;
+        RowsLayout::of(elements, capacity, size_of::<E::Element>(), size_of::<E::Side>())
     }
 
     /// Lays out room for `capacity` rows of `dim` components in a zeroed region that this process writes. Memory of a

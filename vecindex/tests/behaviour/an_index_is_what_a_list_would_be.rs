@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use vecindex::{
     AddError, Bf16, Encoding, F16, F32, I8, Index, MergeError, Metric, Search, SearchContext, SearchError, SplitF32,
-    VectorError,
+    SplitI8, VectorError,
 };
 
 use crate::data::{distance, random};
@@ -174,6 +174,7 @@ proptest! {
     #[test]
     fn codes_with_exact_rows(steps in proptest::collection::vec(step(), 1..60), capacity in 0u32..500) {
         // All rows are in view, so the exact ones decide.
+        run::<SplitI8>(Metric::L2, steps.clone(), capacity);
         run::<I8>(Metric::Cosine, steps, capacity);
     }
 
@@ -293,6 +294,7 @@ fn no_second_copy_is_kept_of_rows_that_are_exact_themselves() {
     }
     assert_eq!((copy_of::<F32>(), copy_of::<SplitF32>()), (0, 0));
     assert!(copy_of::<F16>() > 0 && copy_of::<Bf16>() > 0 && copy_of::<I8>() > 0);
+    assert!(copy_of::<SplitI8>() > 0);
 }
 
 /// The file of an index that some rows were added to at once, and others merged into, by so many threads.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kriya_region::Region;
 use vecindex::{
     AppendVectors, Bf16, CreateError, Encoding, F16, F32, F32Rows, Graph, Hnsw, I8, Metric, OpenError, PushError,
-    Rerank, Rows, SearchCursor, SplitF32, VectorError, VectorStorage, exact, seal, verify,
+    Rerank, Rows, SearchCursor, SplitF32, SplitI8, VectorError, VectorStorage, exact, seal, verify,
 };
 
 use crate::data::{distance, params, random, vectors};
@@ -101,6 +101,11 @@ fn distances_of_codes_are_near() {
     distances_are_near::<I8>(6e-3);
 }
 
+#[test]
+fn distances_of_upper_bits_of_codes_are_near() {
+    distances_are_near::<SplitI8>(8e-2);
+}
+
 /// Share of the ten true neighbours among the first ten, and after exact comparison of the first twenty.
 fn recall<E: Encoding>(metric: Metric, base: &str, queries: &str) -> (f64, f64) {
     let rows = vectors(base);
@@ -130,6 +135,7 @@ fn real_neighbours_are_found_whatever_the_encoding() {
             ("f16", recall::<F16>(metric, base, queries), 0.98),
             ("bf16", recall::<Bf16>(metric, base, queries), 0.95),
             ("i8", recall::<I8>(metric, base, queries), 0.94),
+            ("split i8", recall::<SplitI8>(metric, base, queries), 0.93),
         ] {
             assert!(before >= least && after >= 0.98, "{name}, {metric:?}: {before} before reranking, {after} after");
         }
@@ -173,6 +179,7 @@ fn a_sealed_index_answers_as_the_one_in_memory_whatever_the_encoding() {
     sealed_is_the_same::<F16>();
     sealed_is_the_same::<Bf16>();
     sealed_is_the_same::<I8>();
+    sealed_is_the_same::<SplitI8>();
 }
 
 #[test]
@@ -198,6 +205,7 @@ fn zeros_of_either_sign_and_equal_rows_are_the_same() {
     check::<F16>();
     check::<Bf16>();
     check::<I8>();
+    check::<SplitI8>();
 }
 
 #[test]

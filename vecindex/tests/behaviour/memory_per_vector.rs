@@ -2,7 +2,9 @@
 //!
 //! Rows and the links of level 0 are what a search touches; labels, towers and the links above level 0 come to it.
 
-use vecindex::{Bf16, CreateError, Encoding, F16, F32, Graph, HnswParams, I8, Metric, Rows, SplitF32, snapshot};
+use vecindex::{
+    Bf16, CreateError, Encoding, F16, F32, Graph, HnswParams, I8, Metric, Rows, SplitF32, SplitI8, snapshot,
+};
 
 use crate::data::random;
 use crate::encodings::index_of;
@@ -36,6 +38,7 @@ fn a_row_and_its_links_take_what_is_promised() {
             (rows::<Bf16>(dim), padded(2 * dim) + 4.0),
             (rows::<I8>(dim), padded(dim) + 16.0),
             (rows::<SplitF32>(dim), padded(4 * dim) + 4.0),
+            (rows::<SplitI8>(dim), dim.next_multiple_of(128) as f64 + 16.0),
         ];
         for (at, (got, expected)) in exactly.into_iter().enumerate() {
             assert!((got - expected).abs() < 0.001, "dimension {dim}, encoding {at}: {got} bytes, expected {expected}");
@@ -54,8 +57,9 @@ fn labels_towers_and_upper_links_take_what_the_readme_says() {
         each(|capacity| Rows::<F16>::bytes_needed(384, capacity)),
         each(|capacity| Rows::<I8>::bytes_needed(384, capacity)),
         each(|capacity| Rows::<SplitF32>::bytes_needed(384, capacity)),
+        each(|capacity| Rows::<SplitI8>::bytes_needed(384, capacity)),
     ];
-    assert_eq!(rows.map(all), [1693.0, 925.0, 553.0, 1693.0]);
+    assert_eq!(rows.map(all), [1693.0, 925.0, 553.0, 1693.0, 553.0]);
     // 16 for a label, 4 for a tower, and 1.25 times 1/15 rows of 16 links of 4 bytes.
     assert_eq!(level0, 128.0);
     assert!((rest - (16.0 + 4.0 + 1.25 * 64.0 / 15.0)).abs() < 0.01, "{rest}");

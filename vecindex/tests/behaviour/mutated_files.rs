@@ -15,7 +15,7 @@ use rand::{Rng, SeedableRng};
 use vecindex::snapshot::{self, Snapshot};
 use vecindex::{
     Bf16, Encoding, F16, F32, FilteredSearch, Hnsw, I8, Metric, OpenError, Passing, Rerank, Rows, SearchCursor,
-    SplitF32, seal, verify,
+    SplitF32, SplitI8, seal, verify,
 };
 
 use crate::data::random;
@@ -328,6 +328,11 @@ fn mutated_files_of_split_floats_are_refused_or_harmless() {
     check::<SplitF32>(78, "split f32");
 }
 
+#[test]
+fn mutated_files_of_split_codes_are_refused_or_harmless() {
+    check::<SplitI8>(82, "split i8");
+}
+
 /// A graph file of 60 rows with other links of level 0, under checksums that are right: a writer that is wrong rather than a disk.
 fn relinked(rows: &[Vec<f32>], links: &[(usize, u32)]) -> (Vec<u8>, Vec<u8>) {
     let live = index_of::<F32>(Metric::L2, rows);
@@ -415,6 +420,7 @@ fn searches_among_some_rows_and_copies_do_with_any_links() {
         check::<F32>(79);
         check::<I8>(80);
         check::<SplitF32>(81);
+        check::<SplitI8>(83);
         90
     });
 }

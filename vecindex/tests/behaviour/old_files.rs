@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use vecindex::snapshot::Snapshot;
 use vecindex::{
-    Bf16, ElementType, Encoding, F16, F32, I8, Metric, Rerank, SearchCursor, SplitF32, VectorStorage, snapshot,
+    Bf16, ElementType, Encoding, F16, F32, I8, Metric, Rerank, SearchCursor, SplitF32, SplitI8, VectorStorage, snapshot,
 };
 
 use crate::data::distance;
@@ -73,7 +73,7 @@ fn open_it<E: Encoding>(old: &Old) {
 }
 
 fn old(name: &'static str, element: ElementType, metric: Metric, checksum: u32, slack: f64) -> Old {
-    Old { name, element, metric, exact: element == ElementType::I8, checksum, slack }
+    Old { name, element, metric, exact: matches!(element, ElementType::I8 | ElementType::SplitI8), checksum, slack }
 }
 
 #[test]
@@ -84,4 +84,5 @@ fn files_of_version_1_are_opened_for_ever() {
     open_it::<Bf16>(&old("v1-bf16.kv", Of::Bf16, Metric::InnerProduct, 0x0b57_299d, 0.05));
     open_it::<I8>(&old("v1-i8.kv", Of::I8, Metric::Cosine, 0x7c6c_ea10, 0.02));
     open_it::<SplitF32>(&old("v1-split-f32.kv", Of::SplitF32, Metric::L2, 0x54ab_10c7, 1e-5));
+    open_it::<SplitI8>(&old("v1-split-i8.kv", Of::SplitI8, Metric::L2, 0xa735_409a, 0.02));
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kriya_region::Region;
 use vecindex::{
     Bf16, CreateError, Encoding, F16, F32, F32Rows, Graph, Hnsw, I8, Metric, PushError, Rows, SearchCursor, SplitF32,
-    VectorError, VectorStorage, seal,
+    SplitI8, VectorError, VectorStorage, seal,
 };
 
 use crate::data::{index, label, params, random};
@@ -49,6 +49,7 @@ fn an_encoded_row_comes_back_bit_by_bit() {
     check::<Bf16>();
     check::<I8>();
     check::<SplitF32>();
+    check::<SplitI8>();
 }
 
 #[test]

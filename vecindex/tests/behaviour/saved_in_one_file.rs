@@ -10,7 +10,7 @@ use kriya_region::Region;
 use vecindex::snapshot::{self, AnyIndex, Snapshot, SnapshotError};
 use vecindex::{
     Bf16, ElementType, Encoding, F16, F32, F32Rows, Hnsw, I8, Metric, OpenError, Rerank, Rows, SealError, SearchCursor,
-    SplitF32,
+    SplitF32, SplitI8,
 };
 
 use crate::data::{empty, index, label, params, random};
@@ -76,6 +76,7 @@ fn a_saved_index_answers_as_the_one_in_memory_whatever_the_encoding() {
     saved_is_the_same::<F16>(ElementType::F16);
     saved_is_the_same::<Bf16>(ElementType::Bf16);
     saved_is_the_same::<I8>(ElementType::I8);
+    saved_is_the_same::<SplitI8>(ElementType::SplitI8);
 }
 
 #[test]

@@ -1,8 +1,9 @@
-//! Rows that are searched by their upper halves come out at their exact distances, and are the rows that were given.
+//! Rows that are searched by their upper halves come out at the distances of what is stored, and floats are the rows that were
+//! given.
 
 use vecindex::{
-    AppendVectors, FilteredSearch, Index, Metric, Neighbour, Passing, Search, SearchContext, SearchCursor, SplitF32,
-    VectorStorage, exact, exact_among,
+    AppendVectors, Encoding, FilteredSearch, Index, Metric, Neighbour, Passing, Search, SearchContext, SearchCursor,
+    SplitF32, SplitI8, VectorStorage, exact, exact_among,
 };
 
 use crate::data::{distance, index, random, vectors};
@@ -10,13 +11,12 @@ use crate::encodings::{index_of, stored};
 
 const METRICS: [Metric; 3] = [Metric::L2, Metric::Cosine, Metric::InnerProduct];
 
-#[test]
-fn every_row_comes_out_once_at_its_exact_distance() {
+fn everything_comes_out<E: Encoding>() {
     let mut rows = random(51, 1500, 21);
     // Equal rows hang off the first of them.
     rows.extend_from_within(..40);
     for metric in METRICS {
-        let hnsw = index_of::<SplitF32>(metric, &rows);
+        let hnsw = index_of::<E>(metric, &rows);
         let mut cursor = SearchCursor::default();
         for (query, ef) in rows.iter().zip([1, 10, 64, 5000]) {
             cursor.start(&hnsw, query, ef).unwrap();
@@ -27,6 +27,12 @@ fn every_row_comes_out_once_at_its_exact_distance() {
             assert!(found == expected, "{metric:?}, ef {ef}: {} rows", found.len());
         }
     }
+}
+
+#[test]
+fn every_row_comes_out_once_at_its_exact_distance() {
+    everything_comes_out::<SplitF32>();
+    everything_comes_out::<SplitI8>();
 }
 
 #[test]
@@ -41,6 +47,34 @@ fn exact_distances_are_those_of_whole_rows() {
                 // The root of an error near nothing.
                 let near = (split.distance - whole.distance).abs() <= 1e-4 * whole.distance.abs().max(1.0);
                 assert!(near || split.distance.max(whole.distance) <= 1e-2, "{split:?} {whole:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn exact_distances_of_codes_are_those_of_decoded_rows() {
+    for dim in [1, 21, 64, 65, 128, 200, 300] {
+        let rows = random(55, 40, dim);
+        for metric in METRICS {
+            let split = stored::<SplitI8>(metric, &rows);
+            let mut decoded = vec![vec![0.0; dim]; rows.len()];
+            (0..).zip(&mut decoded).for_each(|(id, row)| split.read(id, row));
+            for (at, query) in decoded.iter().enumerate() {
+                let to = |id: u32| distance(metric, query, &decoded[id as usize]);
+                let length =
+                    decoded.iter().map(|row| distance(Metric::InnerProduct, row, row).abs()).fold(1.0, f64::max);
+                for n in exact(&split, query, rows.len()).unwrap() {
+                    // A decoded row is its own code but for rounding of a scale; roots of an error near nothing are larger.
+                    let slack = if metric == Metric::L2 { 0.03 * length.sqrt() } else { 0.01 * length };
+                    let (got, expected) = (f64::from(n.distance), to(n.id));
+                    assert!((got - expected).abs() <= slack, "{metric:?}, {dim}: {at} to {n:?}, expected {expected}");
+                    let between = f64::from(metric.to_user(split.distance_between(at as u32, n.id)));
+                    assert!(
+                        (between - expected).abs() <= slack,
+                        "{metric:?}, {dim}: {at}, {n:?}, {between}, {expected}"
+                    );
+                }
             }
         }
     }

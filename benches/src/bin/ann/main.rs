@@ -27,7 +27,7 @@ use std::io::{BufRead, Write};
 use std::time::Instant;
 
 use serde_json::json;
-use vecindex::{Bf16, Encoding, F16, F32, I8, SplitF32};
+use vecindex::{Bf16, Encoding, F16, F32, I8, SplitF32, SplitI8};
 
 use measure::measure;
 use subject::Subject;
@@ -84,6 +84,7 @@ fn main() -> Outcome<()> {
         "f16" => serve::<F16>(&task),
         "bf16" => serve::<Bf16>(&task),
         "i8" => serve::<I8>(&task),
-        other => Err(format!("encoding {other:?}, expected f32, split-f32, f16, bf16 or i8").into()),
+        "split-i8" => serve::<SplitI8>(&task),
+        other => Err(format!("encoding {other:?}, expected f32, split-f32, f16, bf16, i8 or split-i8").into()),
     }
 }

@@ -1,7 +1,7 @@
 //! An index in one encoding, with or without rows of f32 beside it, searched through its graph or row by row.
 
 use kriya_benches::{index, rows};
-use vecindex::{Encoding, F32Rows, Hnsw, Neighbour, Rerank, Rows, SearchCursor, VectorStorage};
+use vecindex::{Encoding, F32Rows, FilteredSearch, Hnsw, Neighbour, Rerank, Rows, SearchCursor, VectorStorage};
 
 use super::Outcome;
 use super::task::Task;
@@ -27,6 +27,7 @@ enum Searched<E: Encoding> {
 /// Memory of one searching thread.
 pub struct Context<E: Encoding> {
     cursor: SearchCursor<Rows<E>>,
+    filtered: FilteredSearch<Rows<E>>,
     query: E::Query,
     distances: Vec<f32>,
     found: Vec<Neighbour>,
@@ -34,8 +35,8 @@ pub struct Context<E: Encoding> {
 
 impl<E: Encoding> Default for Context<E> {
     fn default() -> Self {
-        let (cursor, query) = (SearchCursor::default(), E::Query::default());
-        Context { cursor, query, distances: Vec::new(), found: Vec::new() }
+        let (cursor, filtered) = (SearchCursor::default(), FilteredSearch::default());
+        Context { cursor, filtered, query: E::Query::default(), distances: Vec::new(), found: Vec::new() }
     }
 }
 
@@ -106,14 +107,11 @@ impl<'a, E: Encoding> Subject<'a, E> {
         ef: usize,
         context: &mut Context<E>,
     ) -> Outcome<()> {
-        let Context { cursor, found, .. } = context;
-        cursor.start(index, query, ef)?;
-        while found.len() < wanted {
-            let Some(next) = cursor.next(index) else { break };
-            if self.task.allowed.as_ref().is_none_or(|allowed| allowed.mask[next.id as usize]) {
-                found.push(next);
-            }
-        }
+        let Context { cursor, filtered, found, .. } = context;
+        *found = match &self.task.allowed {
+            Some(allowed) => index.search_filtered(query, wanted, ef, &allowed.set, filtered)?,
+            None => index.search(query, wanted, ef, cursor)?,
+        };
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use kriya_datasets::{Matrix, ids, vectors};
-use vecindex::{HnswParams, Metric};
+use vecindex::{HnswParams, IdSet, Metric};
 
 use super::Outcome;
 
@@ -33,8 +33,8 @@ pub struct Task {
 pub struct Allowed {
     /// Their numbers, ascending.
     pub ids: Vec<u32>,
-    /// By row number.
-    pub mask: Vec<bool>,
+    /// The same, to be asked for a number.
+    pub set: IdSet,
 }
 
 impl Task {
@@ -79,11 +79,10 @@ impl Task {
 impl Allowed {
     /// Of the numbers in a list, among `rows` rows.
     fn of(list: &Matrix<u32>, rows: usize) -> Outcome<Allowed> {
-        let mut mask = vec![false; rows];
-        for id in list.values() {
-            *mask.get_mut(*id as usize).ok_or_else(|| format!("the filter names row {id}, there are {rows}"))? = true;
+        if let Some(id) = list.values().iter().find(|id| **id as usize >= rows) {
+            return Err(format!("the filter names row {id}, there are {rows}").into());
         }
-        let ids = (0..).zip(&mask).filter_map(|(id, allowed)| allowed.then_some(id)).collect();
-        Ok(Allowed { ids, mask })
+        let set: IdSet = list.values().iter().copied().collect();
+        Ok(Allowed { ids: set.iter().collect(), set })
     }
 }

@@ -23,7 +23,7 @@ const SMALLEST: usize = 1 << 19;
 /// Rows between two questions whether to go on.
 const STEP: u32 = 4096;
 
-/// Codes of the first `end` rows, if they are a good deal smaller than the rows and tell `sample` apart as the rows do.
+/// Codes of the first `end` rows, if they are a good deal smaller than the rows, or say more than these are compared by, and tell `sample` apart as the rows do.
 pub(super) fn instead_of<D: VectorStorage>(
     storage: &D,
     end: u32,
@@ -31,7 +31,9 @@ pub(super) fn instead_of<D: VectorStorage>(
     go_on: &impl Fn() -> bool,
 ) -> Option<Rows<I8>> {
     let dim = storage.dim();
-    if storage.row_bytes() < 2 * dim.next_multiple_of(64) || storage.row_bytes() * (end as usize) < SMALLEST {
+    // Rows that are not compared by all that they say are taken longer over.
+    let worth = storage.is_coarse() || storage.row_bytes() >= 2 * dim.next_multiple_of(64);
+    if !worth || storage.row_bytes() * (end as usize) < SMALLEST {
         return None;
     }
     let sample = &sample[..sample.len().min(AMONG)];
@@ -72,7 +74,7 @@ fn agree<D: VectorStorage>(storage: &D, codes: &Rows<I8>, sample: &[u32]) -> boo
         storage.prepare_row(sample[*place as usize], &mut query);
         codes.prepare_row(*place, &mut code);
         let mut distances = vec![0.0; sample.len()];
-        storage.distances(&query, sample, &mut distances);
+        storage.exact_distances(&query, sample, &mut distances);
         let expected = nearest(&distances, *place);
         codes.distances(&code, &places, &mut distances);
         let found = nearest(&distances, *place);

@@ -95,6 +95,14 @@ macro_rules! bytes {
             #[inline(always)]
             $dot
             #[inline(always)]
+            unsafe fn lower(bytes: __m256i) -> __m256i {
+                unsafe { _mm256_and_si256(bytes, _mm256_set1_epi8(0xf)) }
+            }
+            #[inline(always)]
+            unsafe fn upper(bytes: __m256i) -> __m256i {
+                unsafe { _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), _mm256_set1_epi8(0xf)) }
+            }
+            #[inline(always)]
             unsafe fn apart(a: __m256i, b: __m256i) -> __m256i {
                 unsafe { _mm256_sub_epi8(_mm256_max_epi8(a, b), _mm256_min_epi8(a, b)) }
             }

@@ -93,6 +93,14 @@ macro_rules! bytes {
             #[inline(always)]
             $dot
             #[inline(always)]
+            unsafe fn lower(bytes: __m512i) -> __m512i {
+                unsafe { _mm512_and_si512(bytes, _mm512_set1_epi8(0xf)) }
+            }
+            #[inline(always)]
+            unsafe fn upper(bytes: __m512i) -> __m512i {
+                unsafe { _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), _mm512_set1_epi8(0xf)) }
+            }
+            #[inline(always)]
             unsafe fn apart(a: __m512i, b: __m512i) -> __m512i {
                 unsafe { _mm512_sub_epi8(_mm512_max_epi8(a, b), _mm512_min_epi8(a, b)) }
             }

@@ -12,7 +12,7 @@ use crate::storage::{Encoding, VectorStorage, encoding};
 impl<E: Encoding> Rows<E> {
     /// Bytes of an encoded row.
     pub fn encoded_len(&self) -> usize {
-        size_of::<E::Side>() + self.dim * size_of::<E::Element>()
+        size_of::<E::Side>() + E::PARTS * self.part_len()
     }
 
     /// Encodes a vector as [`push`](crate::AppendVectors::push) would, but stores nothing.
@@ -43,7 +43,7 @@ impl<E: Encoding> Rows<E> {
 
     /// Bytes of each part of a row without padding.
     fn part_len(&self) -> usize {
-        self.dim * size_of::<E::Element>() / E::PARTS
+        E::part_len(self.dim, self.layout.stride / E::PARTS)
     }
 
     /// Row `id` as [`Rows::encode`] would give it; `None` if there is no such row.

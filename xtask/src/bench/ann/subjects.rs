@@ -24,6 +24,8 @@ pub enum Encoding {
     Bf16,
     /// 1 byte, with a scale
     I8,
+    /// 1 byte, with a scale, searched by 4 bits of it
+    SplitI8,
 }
 
 impl Encoding {
@@ -35,6 +37,7 @@ impl Encoding {
             Encoding::F16 => "f16",
             Encoding::Bf16 => "bf16",
             Encoding::I8 => "i8",
+            Encoding::SplitI8 => "split-i8",
         }
     }
 }
