@@ -17,6 +17,9 @@ pub const MAX_BATCH_BYTES: usize = (2 << 30) - 1;
 pub struct Batch {
     encoded: Vec<u8>,
     count: u32,
+    deletions: u32,
+    /// Bytes of keys and values.
+    logical: u64,
 }
 
 /// One write of a batch.
@@ -67,7 +70,7 @@ impl Default for Batch {
 impl Batch {
     /// An empty batch.
     pub fn new() -> Batch {
-        Batch { encoded: vec![0; 4], count: 0 }
+        Batch { encoded: vec![0; 4], count: 0, deletions: 0, logical: 0 }
     }
 
     /// Adds a write of `value` under `key`. Sizes are judged when the batch is applied.
@@ -75,6 +78,7 @@ impl Batch {
         self.encoded.push(PUT);
         put_bytes(&mut self.encoded, key);
         put_bytes(&mut self.encoded, value);
+        self.logical += (key.len() + value.len()) as u64;
         self.counted()
     }
 
@@ -82,6 +86,8 @@ impl Batch {
     pub fn delete(&mut self, key: &[u8]) -> &mut Batch {
         self.encoded.push(DELETE);
         put_bytes(&mut self.encoded, key);
+        self.deletions = self.deletions.saturating_add(1);
+        self.logical += key.len() as u64;
         self.counted()
     }
 
@@ -99,6 +105,16 @@ impl Batch {
     /// Whether there is nothing to apply.
     pub fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// Number of deletions among the writes.
+    pub fn deletions(&self) -> usize {
+        self.deletions as usize
+    }
+
+    /// Bytes of the keys and values.
+    pub fn logical_bytes(&self) -> u64 {
+        self.logical
     }
 
     /// Bytes of the encoded form.
@@ -120,7 +136,7 @@ impl Batch {
     pub fn clear(&mut self) {
         self.encoded.clear();
         self.encoded.resize(4, 0);
-        self.count = 0;
+        (self.count, self.deletions, self.logical) = (0, 0, 0);
     }
 
     /// Reads back what [`Batch::encode`] made, checking every length.
@@ -134,13 +150,17 @@ impl Batch {
         }
         let mut reader = Reader::new(bytes);
         let count = reader.u32().ok_or_else(|| bad(0, "the count of writes is cut off"))?;
+        let (mut deletions, mut logical) = (0, 0);
         for _ in 0..count {
-            read_write(&mut reader).map_err(|what| bad(reader.at(), what))?.check()?;
+            let write = read_write(&mut reader).map_err(|what| bad(reader.at(), what))?;
+            write.check()?;
+            deletions += u32::from(write.kind() == DELETE);
+            logical += (write.key().len() + write.value().len()) as u64;
         }
         if !reader.is_empty() {
             return Err(bad(reader.at(), "bytes are left behind the last write"));
         }
-        Ok(Batch { encoded: bytes.to_vec(), count })
+        Ok(Batch { encoded: bytes.to_vec(), count, deletions, logical })
     }
 
     /// The writes in order.

@@ -6,6 +6,8 @@ use std::sync::atomic::AtomicUsize;
 
 use uuid::Uuid;
 
+use crate::metrics::{NoRecorder, Recorder};
+
 /// Where memtables live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -37,6 +39,7 @@ pub struct Config {
     pub(crate) base: Option<Uuid>,
     pub(crate) base_position: Option<u64>,
     pub(crate) leave_behind: bool,
+    pub(crate) recorder: Arc<dyn Recorder>,
 }
 
 impl Config {
@@ -61,6 +64,7 @@ impl Config {
             base: None,
             base_position: None,
             leave_behind: false,
+            recorder: Arc::new(NoRecorder),
         }
     }
 
@@ -157,6 +161,12 @@ impl Config {
     /// of it that may be nowhere else are set aside. Default: refused as [`LeftBehind`](crate::OpenError::LeftBehind).
     pub fn leave_behind(mut self, leave: bool) -> Config {
         self.leave_behind = leave;
+        self
+    }
+
+    /// Who is told where the store's figures stand; see [`metrics`](crate::metrics). Default: nobody.
+    pub fn recorder(mut self, recorder: Arc<dyn Recorder>) -> Config {
+        self.recorder = recorder;
         self
     }
 

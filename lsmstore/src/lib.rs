@@ -39,6 +39,7 @@ mod key;
 mod log;
 mod manifest;
 mod memtable;
+pub mod metrics;
 mod mirror;
 mod object;
 mod place;
@@ -74,7 +75,7 @@ pub use manifest::{
 };
 pub use sstable::{TableId, TableRef};
 pub use store::{
-    Applied, Durability, FlushOptions, Flushed, KeepAll, LevelStats, MergeEntry, MergePolicy, Merged, Replayed, Stats,
-    Store,
+    Applied, Durability, FlushOptions, Flushed, KeepAll, LevelStats, LocalStats, MergeEntry, MergePolicy, Merged,
+    Replayed, RequestStats, Requests, Stats, Store,
 };
 pub use view::{Iter, KeyValue, KeyVersion, MemtableRef, Scan, View, ViewDescription};

@@ -15,6 +15,7 @@ use crate::env::{Env, blocking};
 use crate::error::{Corruption, StorageError};
 use crate::fail;
 use crate::in_use::{Held, InUse};
+use crate::metrics::counters::MirrorCounters;
 use crate::object::{self, Names};
 use crate::sstable::read::{MirrorFile, Table};
 use crate::sstable::transcode::{TranscodeError, mirror_of, verify};
@@ -30,11 +31,18 @@ pub(crate) struct Mirror {
     dir: PathBuf,
     block_bytes: usize,
     in_use: Arc<InUse>,
+    counters: Arc<MirrorCounters>,
 }
 
 impl Mirror {
     pub(crate) fn new(env: Arc<dyn Env>, dir: PathBuf, block_bytes: usize) -> Mirror {
-        Mirror { env, dir, block_bytes, in_use: Arc::default() }
+        Mirror { env, dir, block_bytes, in_use: Arc::default(), counters: Arc::default() }
+    }
+
+    /// Counts hits and fetches there.
+    pub(crate) fn counting(mut self, counters: Arc<MirrorCounters>) -> Mirror {
+        self.counters = counters;
+        self
     }
 
     fn path(&self, id: TableId) -> PathBuf {
@@ -128,8 +136,10 @@ impl Mirror {
     ) -> Result<Arc<Table>, StorageError> {
         let (mirror, wanted) = (self.clone(), info.clone());
         if let Ok(table) = blocking(&*self.env, move || mirror.open(&wanted, check)).await? {
+            self.counters.hits.add(1);
             return Ok(Arc::new(table));
         }
+        self.counters.fetches.add(1);
         let name = names.table(info.id);
         let object = object::get(objects, &name).await?;
         let object = object.ok_or_else(|| StorageError::Missing { object: name.to_string() })?;

@@ -134,19 +134,25 @@ impl Inner {
         };
         let done = self.flush_memtables(local, &rotation, options).await;
         match &done {
-            Err(_) => local.rotation = Some(rotation),
-            Ok(tables) if *tables > 0 => self.counters.flushed(self.env.monotonic().saturating_sub(began)),
+            Err(_) => {
+                self.counters.failed_flushes.add(1);
+                local.rotation = Some(rotation);
+            }
+            Ok((tables, bytes)) if *tables > 0 => {
+                self.counters.flushed(self.env.monotonic().saturating_sub(began), *bytes);
+            }
             Ok(_) => {}
         }
-        done
+        done.map(|(tables, _)| tables)
     }
 
+    /// The tables made, and their bytes.
     async fn flush_memtables(
         &self,
         local: &mut Local,
         rotation: &Rotation,
         options: FlushOptions,
-    ) -> Result<usize, FlushError> {
+    ) -> Result<(usize, u64), FlushError> {
         let mut next = local.manifest.clone();
         next.clean = options.clean;
         if !rotation.replaying {
@@ -158,7 +164,7 @@ impl Inner {
         }
         let unchanged = rotation.memtables.is_empty() && next.clean == local.manifest.clean;
         if unchanged && !options.force {
-            return Ok(0);
+            return Ok((0, 0));
         }
         let number = self.next_number();
         self.give_birth(number, &mut next).await?;
@@ -175,7 +181,7 @@ impl Inner {
         let memtables: Vec<u64> = rotation.memtables.iter().map(|memtable| memtable.id()).collect();
         let fresh = tables.iter().map(|table| table.info.mirror_len).sum();
         self.adopt(local, number, next, New { tables, fresh }, &memtables).await?;
-        Ok(written)
+        Ok((written, fresh))
     }
 
     /// Reads R and freezes the active memtable.

@@ -86,10 +86,11 @@ impl Store {
             let inner = Arc::clone(&self.inner);
             self.inner.env.spawn_blocking(Box::new(move || inner.lead()));
         }
-        answered.await.unwrap_or_else(|_| {
+        let answer = answered.await.unwrap_or_else(|_| {
             let what = "the job that writes the log ended without an answer".to_owned();
             Err(self.inner.poison(Unusable::Poisoned { what }).into())
-        })
+        });
+        self.inner.noted(answer)
     }
 }
 

@@ -16,6 +16,7 @@ mod group;
 mod merge;
 mod open;
 mod publish;
+mod report;
 mod stats;
 mod write;
 
@@ -30,7 +31,7 @@ use uuid::Uuid;
 pub use flush::{FlushOptions, Flushed};
 pub use group::Durability;
 pub use merge::{KeepAll, MergeEntry, MergePolicy, Merged};
-pub use stats::{LevelStats, Stats};
+pub use stats::{LevelStats, LocalStats, RequestStats, Requests, Stats};
 pub use write::{Applied, Replayed};
 
 use crate::config::{Config, RegionKind};
@@ -40,6 +41,7 @@ use crate::log::LogChoice;
 use crate::manifest::{ManifestInfo, local};
 use crate::memtable::Memtable;
 use crate::memtable::insert::{Heights, Inserter, capacity_for};
+use crate::metrics::counters::Counters;
 use crate::mirror::Mirror;
 use crate::object::Names;
 use crate::sstable::TableId;
@@ -48,7 +50,6 @@ use crate::view::View;
 use flush::Local;
 use group::Group;
 use publish::Uploader;
-use stats::Counters;
 
 /// An open store: one per bucket prefix in the world, shared within the process by cloning. See the crate's
 /// documentation.
@@ -284,6 +285,7 @@ impl Inner {
             levels: tables.levels,
             table_sequence: tables.sequence,
             floor: tables.floor,
+            reads: Arc::clone(&old.reads),
         });
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
         self.view_number.store(number, Ordering::Release);

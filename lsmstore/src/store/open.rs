@@ -16,6 +16,9 @@ use crate::error::{OpenError, StorageError, WriteError};
 use crate::log::LogChoice;
 use crate::manifest::{LogKind, Manifest, ManifestInfo, local, publish};
 use crate::memtable::insert::{Heights, Inserter};
+use crate::metrics::counters::Counters;
+use crate::metrics::local::CountedEnv;
+use crate::metrics::objects::CountedObjects;
 use crate::mirror::Mirror;
 use crate::object::{self, Created, Names};
 use crate::sstable::read::Table;
@@ -24,7 +27,6 @@ use crate::store::flush::{Local, birth_of, tables_of};
 use crate::store::folder::{identity, take_mark};
 use crate::store::group::Group;
 use crate::store::publish::{Uploader, upload};
-use crate::store::stats::Counters;
 use crate::store::{Inner, Store, Writer, new_memtable};
 use crate::view::View;
 use crate::wal::OwnLog;
@@ -52,6 +54,10 @@ impl Store {
         env: Arc<dyn Env>,
         log: LogChoice,
     ) -> Result<Store, OpenError> {
+        let counters = Counters::default();
+        let objects = Arc::new(CountedObjects::new(objects, Arc::clone(&counters.requests))) as Arc<dyn ObjectStore>;
+        let (mirrors, log_dir, written) = (config.mirror_dir(), config.wal_dir(), Arc::clone(&counters.local));
+        let env = Arc::new(CountedEnv::new(env, mirrors, log_dir, written)) as Arc<dyn Env>;
         let local = |path: &std::path::Path| StorageError::local(path.to_owned());
         for dir in [config.local_dir.clone(), config.mirror_dir(), config.wal_dir()] {
             env.create_dir(&dir).map_err(local(&dir))?;
@@ -64,12 +70,13 @@ impl Store {
         let orderly = take_mark(&*env, &config)?;
         let names = Names::new(&config.prefix);
         let mirror = Mirror::new(Arc::clone(&env), config.mirror_dir(), config.block_bytes);
+        let mirror = mirror.counting(Arc::clone(&counters.mirror));
         let opening =
             Opening { config: &config, objects: &objects, env: &env, log: &log, names: &names, mirror: &mirror };
         for _ in 0..ATTEMPTS {
             let Some(mut opened) = opening.attempt(orderly).await? else { continue };
             let logged = std::mem::take(&mut opened.logged);
-            let store = opened.into_store(config, objects, env, log, names, mirror, folder)?;
+            let store = opened.into_store(config, objects, env, log, names, mirror, folder, counters)?;
             let mut uploader = store.inner.uploader.lock().await;
             match store.inner.settle(&mut uploader).await {
                 Ok(()) => {}
@@ -79,6 +86,7 @@ impl Store {
             store.inner.write_local(&uploader).await?;
             drop(uploader);
             store.replay(logged).await?;
+            store.inner.register();
             return Ok(store);
         }
         Err(OpenError::Contended { attempts: ATTEMPTS })
@@ -348,6 +356,7 @@ impl Opened {
         names: Names,
         mirror: Mirror,
         folder: Box<dyn Send + Sync>,
+        counters: Counters,
     ) -> Result<Store, OpenError> {
         let held = self.manifest.last_sequence;
         let active = new_memtable(&config, 1, 0, held).map_err(StorageError::local("memtable"))?;
@@ -360,6 +369,7 @@ impl Opened {
             levels: tables.levels,
             table_sequence: tables.sequence,
             floor: tables.floor,
+            reads: Arc::clone(&counters.reads),
         };
         let replaying = (!matches!(log, LogChoice::Nobody)).then_some(held);
         let inner = Inner {
@@ -393,7 +403,7 @@ impl Opened {
             }),
             merging: tokio::sync::Mutex::new(()),
             tables: AtomicU64::new(1),
-            counters: Counters::default(),
+            counters,
             folder: Mutex::new(Some(folder)),
             left_behind: self.left_behind,
             group: self.own.map(Group::new),

@@ -43,7 +43,8 @@ impl Store {
         self.inner.refuse_own_log()?;
         batch.check()?;
         let mut writer = lock(&self.inner.writer);
-        self.inner.apply_next(&mut writer, batch)
+        let applied = self.inner.apply_next(&mut writer, batch);
+        self.inner.noted(applied)
     }
 
     /// Applies a batch if `check` says so: it sees the newest state, and nothing is written between it and the batch.
@@ -59,7 +60,8 @@ impl Store {
         if !check(&self.inner.current()) {
             return Ok(None);
         }
-        self.inner.apply_next(&mut writer, batch).map(Some)
+        let applied = self.inner.apply_next(&mut writer, batch);
+        self.inner.noted(applied).map(Some)
     }
 
     /// Replays a logged batch at the numbers it had. Batches that the manifest holds are skipped; one applied twice
@@ -82,6 +84,12 @@ impl Store {
 }
 
 impl Inner {
+    /// Takes note of a write that was refused, or taken after one that was.
+    pub(super) fn noted<T>(&self, result: Result<T, WriteError>) -> Result<T, WriteError> {
+        self.counters.stalls.ended(&result, || self.env.monotonic());
+        result
+    }
+
     fn refuse_own_log(&self) -> Result<(), WriteError> {
         match self.log {
             LogChoice::Own => Err(WriteError::WrongLog { instead: "Store::write" }),

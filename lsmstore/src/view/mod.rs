@@ -24,6 +24,7 @@ pub use iter::{Iter, KeyValue, Scan};
 use crate::error::{ReadError, ViewError};
 use crate::key::{self, DELETE, kind_of, sequence_of};
 use crate::memtable::{Memtable, Version};
+use crate::metrics::counters::Reads;
 use crate::sstable::TableRef;
 use crate::sstable::cursor::Run;
 use crate::sstable::read::Table;
@@ -42,6 +43,7 @@ pub struct View {
     pub(crate) table_sequence: u64,
     /// Lowest sequence number that can be read.
     pub(crate) floor: u64,
+    pub(crate) reads: Arc<Reads>,
 }
 
 impl View {
@@ -81,7 +83,7 @@ impl View {
     /// As [`View::get`].
     pub fn get_version(&self, key: &[u8], sequence: u64) -> Result<Option<KeyVersion<'_>>, ReadError> {
         self.check(sequence)?;
-        let mut best: Option<Version<'_>> = None;
+        let (mut best, mut looked_into): (Option<Version<'_>>, _) = (None, 0);
         let newest = |best: &Option<Version<'_>>| best.as_ref().map(|version| sequence_of(version.tag));
         for memtable in &self.memtables {
             if newest(&best).is_some_and(|found| found >= memtable.published()) {
@@ -103,9 +105,11 @@ impl View {
                 {
                     continue;
                 }
+                looked_into += 1;
                 keep_newer(&mut best, table.get(key, sequence)?);
             }
         }
+        self.reads.got(best.is_some(), looked_into);
         Ok(best.map(|version| KeyVersion {
             sequence: sequence_of(version.tag),
             value: (kind_of(version.tag) != DELETE).then_some(version.value),
@@ -118,6 +122,7 @@ impl View {
     /// [`ReadError::SequenceTooOld`] below the floor.
     pub fn iter(&self, sequence: u64) -> Result<Iter, ReadError> {
         self.check(sequence)?;
+        self.reads.scans.add(1);
         Ok(Iter::new(self, sequence))
     }
 
@@ -182,6 +187,7 @@ impl View {
             levels,
             table_sequence: description.table_sequence,
             floor: description.floor,
+            reads: Arc::default(),
         })
     }
 

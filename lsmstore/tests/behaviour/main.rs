@@ -7,6 +7,7 @@ mod damage;
 mod elsewhere;
 mod external_log;
 mod fencing;
+mod figures;
 mod fixture;
 mod levels;
 mod limits;

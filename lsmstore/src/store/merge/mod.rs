@@ -97,7 +97,9 @@ impl Store {
     /// [`FlushError`]; the inputs stay in use.
     pub async fn merge_local(&self, policy: Arc<dyn MergePolicy>) -> Result<Merged, FlushError> {
         let merge = Arc::clone(&self.inner).merge(policy);
-        to_its_end(&*self.inner.env, merge).await.map_err(StorageError::from)?
+        let merged = to_its_end(&*self.inner.env, merge).await.map_err(StorageError::from)?;
+        self.inner.counters.failed_merges.add(u64::from(merged.is_err()));
+        merged
     }
 
     /// Takes tables out of use, unread, all keys of which are of no use to anybody any more: `dead` is asked with the smallest
@@ -133,19 +135,29 @@ impl Inner {
     async fn merge(self: Arc<Inner>, policy: Arc<dyn MergePolicy>) -> Result<Merged, FlushError> {
         let inner = &self;
         let _merging = inner.merging.lock().await;
+        let began = inner.env.monotonic();
         inner.usable()?;
         let floor = inner.local.lock().await.manifest.last_sequence;
         let view = inner.current();
         let Some(choice) = pick::choose(&view, &inner.config, &*policy) else { return Ok(Merged::default()) };
         let inputs: HashSet<TableId> = choice.tables().map(|table| table.info.id).collect();
+        let own = choice.to.checked_sub(1).and_then(|to| view.levels.get(to));
+        let own: HashSet<TableId> = own.into_iter().flat_map(|run| run.iter()).map(|table| table.info.id).collect();
+        let (mut above, mut same) = (0, 0);
+        for table in choice.tables() {
+            *if own.contains(&table.info.id) { &mut same } else { &mut above } += table.info.mirror_len;
+        }
         if choice.moves {
             inner.replace(&inputs, choice.to, None).await?;
+            inner.counters.moved(choice.to, above);
             return Ok(Merged { inputs: inputs.len(), outputs: inputs.len(), ..Merged::default() });
         }
         let Some((outputs, dropped)) = inner.run(&choice, floor, policy).await? else { return Ok(Merged::default()) };
         let bytes = outputs.iter().map(|table| table.info.mirror_len).sum();
         let merged = Merged { inputs: inputs.len(), outputs: outputs.len(), bytes, dropped };
         inner.replace(&inputs, choice.to, Some((outputs, floor))).await?;
+        let took = inner.env.monotonic().saturating_sub(began);
+        inner.counters.merged(choice.to, took, (above, same), bytes);
         Ok(merged)
     }
 
@@ -215,7 +227,6 @@ impl Inner {
         };
         born.inspect_err(|_| retire(&new.tables))?;
         self.adopt(&mut local, number, next, new, &[]).await?;
-        self.counters.merged();
         Ok(())
     }
 }
