@@ -35,6 +35,8 @@ mod env;
 mod error;
 pub mod fail;
 mod in_use;
+#[cfg(feature = "ctl")]
+pub mod inspect;
 mod key;
 mod log;
 mod manifest;

@@ -48,6 +48,12 @@ impl Names {
         if self.prefix.as_ref().is_empty() { Path::from(rest) } else { Path::from(format!("{}/{rest}", self.prefix)) }
     }
 
+    /// The prefix, if there is one.
+    #[cfg(feature = "ctl")]
+    pub(crate) fn root(&self) -> Option<Path> {
+        (!self.prefix.as_ref().is_empty()).then(|| self.prefix.clone())
+    }
+
     pub(crate) fn manifests(&self) -> Path {
         self.name("manifest")
     }

@@ -85,6 +85,13 @@ impl Footer {
     }
 }
 
+/// The id that the footer of a table names; nothing is checked.
+#[cfg(feature = "ctl")]
+pub(crate) fn named_id(file: &[u8]) -> Option<TableId> {
+    let mut reader = Reader::new(file.get(file.len().checked_sub(FOOTER)? + 64..)?);
+    Some(TableId { epoch: reader.u64()?, counter: reader.u64()? })
+}
+
 /// What a table says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Properties {

@@ -15,8 +15,8 @@
 
 pub(crate) mod block;
 pub(crate) mod cursor;
-mod filter;
-mod footer;
+pub(crate) mod filter;
+pub(crate) mod footer;
 pub(crate) mod read;
 pub(crate) mod transcode;
 pub(crate) mod write;

@@ -34,7 +34,7 @@ impl From<std::io::Error> for TranscodeError {
 }
 
 /// The payload of a block, decompressed.
-fn raw(name: &str, at: u64, payload: &[u8], codec: u8) -> Result<Vec<u8>, Corruption> {
+pub(crate) fn raw(name: &str, at: u64, payload: &[u8], codec: u8) -> Result<Vec<u8>, Corruption> {
     match codec {
         RAW => Ok(payload.to_vec()),
         ZSTD => {

@@ -25,7 +25,9 @@ pub fn crates(tally: &mut Tally) -> Outcome<()> {
     let vectors = ["test", "--no-fail-fast", "--package", "lsmstore", "--features", "vectors", "--test", "vectors"];
     run(tally, places::cargo().args(vectors), "vectors")?;
     let example = ["test", "--package", "lsmstore", "--features", "vectors", "--doc", "vectors"];
-    run(tally, places::cargo().args(example), "vectors-doc")
+    run(tally, places::cargo().args(example), "vectors-doc")?;
+    let ctl = ["test", "--no-fail-fast", "--package", "lsmstore", "--features", "ctl", "--test", "ctl", "--bins"];
+    run(tally, places::cargo().args(ctl), "ctl")
 }
 
 /// The tests that need a server with the extension: restart, kill, sessions side by side. `name` is the log's.

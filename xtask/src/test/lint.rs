@@ -26,7 +26,7 @@ pub fn format(tally: &mut Tally) -> Outcome<()> {
 pub fn clippy(tally: &mut Tally) -> Outcome<()> {
     let mut clippy = places::cargo();
     clippy.args(["clippy", "--quiet", "--workspace", "--exclude", "kriya-pg", "--all-targets"]);
-    clippy.args(["--features", "lsmstore/vectors", "--", "-D", "warnings"]);
+    clippy.args(["--features", "lsmstore/vectors,lsmstore/ctl", "--", "-D", "warnings"]);
     Log::create(logs().join("lints.log"))?.run(&mut clippy)?;
     tally.pass(1);
     Ok(())
