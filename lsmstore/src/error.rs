@@ -173,12 +173,15 @@ pub enum ReadError {
         /// The lowest one that this view can answer.
         floor: u64,
     },
+    /// The store refuses everything.
+    Unusable(Unusable),
 }
 
 impl Display for ReadError {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             ReadError::Corrupt(corruption) => corruption.fmt(f),
+            ReadError::Unusable(why) => why.fmt(f),
             ReadError::SequenceTooOld { asked, floor } => {
                 write!(
                     f,
@@ -189,7 +192,7 @@ impl Display for ReadError {
     }
 }
 
-sources!(ReadError { Corrupt(Corruption) });
+sources!(ReadError { Corrupt(Corruption), Unusable(Unusable) });
 
 /// A view that cannot be opened from its description.
 #[derive(Debug)]
@@ -251,6 +254,8 @@ pub enum WriteError {
     },
     /// Damaged memory of a memtable.
     Corrupt(Corruption),
+    /// The flush that would have made room failed.
+    Flush(Box<FlushError>),
     /// The store refuses everything.
     Unusable(Unusable),
 }
@@ -269,12 +274,19 @@ impl Display for WriteError {
             WriteError::Sequence { first, what } => write!(f, "cannot write at sequence {first}: {what}"),
             WriteError::WrongLog { instead } => write!(f, "this store's log is kept otherwise; use {instead}"),
             WriteError::Corrupt(error) => error.fmt(f),
+            WriteError::Flush(error) => write!(f, "no room for a write: {error}"),
             WriteError::Unusable(error) => error.fmt(f),
         }
     }
 }
 
-sources!(WriteError { Batch(BatchError), Memory(io::Error), Corrupt(Corruption), Unusable(Unusable) });
+sources!(WriteError {
+    Batch(BatchError),
+    Memory(io::Error),
+    Corrupt(Corruption),
+    Flush(Box<FlushError>),
+    Unusable(Unusable),
+});
 
 /// Something that the object store or the local disk refused, or that was found damaged there.
 #[derive(Debug)]

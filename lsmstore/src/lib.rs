@@ -9,26 +9,46 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::sync::Arc;
-//! use lsmstore::{Batch, Config, LogChoice, Store, SystemEnv, objects};
+//! use lsmstore::{Batch, Config, Durability, KeepAll, LogChoice, Store, SystemEnv, objects};
 //!
 //! # let dir = tempfile::tempdir()?;
 //! # let folder = dir.path();
-//! let env = Arc::new(SystemEnv::new());
-//! let store = Store::open(Config::new(folder, "demo"), objects::memory(), env, LogChoice::Nobody).await?;
+//! let config = Config::new(folder, "demo");
+//! let store = Store::open(config, objects::memory(), Arc::new(SystemEnv::new()), LogChoice::Own).await?;
+//! tokio::spawn(store.upkeep(Arc::new(KeepAll)));
+//!
+//! store.put(b"one", b"1").await?;
 //! let mut batch = Batch::new();
-//! batch.put(b"one", b"1").put(b"two", b"2").delete(b"three");
-//! store.apply(&batch)?;
-//! store.flush().await?;
+//! batch.put(b"two", b"2").put(b"three", b"3").delete(b"one");
+//! store.write(batch, Durability::Local).await?;
+//! assert_eq!(store.get(b"one")?, None);
+//!
 //! let view = store.view()?;
-//! assert_eq!(view.get(b"two", view.read_sequence())?, Some(&b"2"[..]));
+//! let mut scan = view.scan_prefix(b"t", view.read_sequence())?;
+//! while let Some((key, value)) = scan.next()? {
+//!     println!("{} = {}", key.escape_ascii(), value.escape_ascii());
+//! }
+//! store.flush().await?;
+//! store.close().await?;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! Who keeps the log of unflushed writes is a [`LogChoice`]: nobody, this crate, or the owner through [`ExternalLog`].
+//! # Where to look
+//! * Writing: [`Store::put`], [`Store::delete`], [`Store::write`] with a [`Durability`]; [`Store::apply`] where the owner
+//!   keeps the log. Who keeps the log of unflushed writes is a [`LogChoice`]: nobody, this crate, or the owner through
+//!   [`ExternalLog`].
+//! * Reading: [`Store::get`], [`Store::scan_prefix`]; [`Store::view`] for more than that, and for other processes.
+//! * Background work: [`Store::upkeep`] does it all; or call [`Store::flush`], [`Store::merge`] and [`Store::publish`]
+//!   when [`Store::wants_flush`], [`Store::wants_merge`] and [`Store::wants_publish`] say so.
+//! * Without tokio: [`Blocking`]. For a first look: [`Store::in_memory`].
+//! * Figures: [`Store::stats`], [`metrics`].
+//!
+//! What a write is worth, settings and limits are in the README; the bytes of every file in FORMATS.md.
 #![deny(clippy::unwrap_used, clippy::expect_used)]
 
 mod batch;
+mod blocking;
 mod codec;
 mod config;
 mod env;
@@ -64,6 +84,7 @@ pub mod objects {
 }
 
 pub use batch::{Batch, MAX_BATCH_BYTES, Write};
+pub use blocking::Blocking;
 pub use config::{Config, RegionKind};
 pub use env::{Env, EnvFile, SystemEnv};
 pub use error::{
@@ -81,3 +102,8 @@ pub use store::{
     Replayed, RequestStats, Requests, Stats, Store,
 };
 pub use view::{Iter, KeyValue, KeyVersion, MemtableRef, Scan, View, ViewDescription};
+
+/// The README's example, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

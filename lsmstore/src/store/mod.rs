@@ -17,7 +17,10 @@ mod merge;
 mod open;
 mod publish;
 mod report;
+mod scratch;
+mod single;
 mod stats;
+mod upkeep;
 mod write;
 
 use std::path::{Path, PathBuf};

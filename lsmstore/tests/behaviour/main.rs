@@ -3,12 +3,14 @@
 
 mod a_folder_whose_bucket_is_gone;
 mod an_object_store_that_is_down;
+mod by_hand;
 mod damage;
 mod elsewhere;
 mod external_log;
 mod fencing;
 mod figures;
 mod fixture;
+mod formats;
 mod levels;
 mod limits;
 mod merging;
