@@ -3,6 +3,7 @@
 mod another_server;
 mod failures_are_told_apart;
 mod https;
+mod looking_from_outside;
 mod places;
 mod stores_over_http;
 mod the_server_speaks_s3;

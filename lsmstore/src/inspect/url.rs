@@ -22,8 +22,9 @@ pub struct UrlOptions {
     pub path_style: Option<bool>,
     /// Certificates (PEM) of authorities to be trusted besides those of the system.
     pub ca_file: Option<PathBuf>,
-    /// Profile of the AWS files. Default: the environment, then the files.
-    pub profile: Option<String>,
+    /// Where to look for credentials. Default: the environment, then the AWS files.
+    #[cfg(feature = "s3")]
+    pub credentials: crate::objects::CredentialSource,
 }
 
 /// An address that names no store.
@@ -92,14 +93,14 @@ pub fn open_url(url: &str, options: &UrlOptions) -> Result<(Arc<dyn ObjectStore>
 
 #[cfg(feature = "s3")]
 fn in_bucket(_: &str, bucket: &str, options: &UrlOptions) -> Result<Arc<dyn ObjectStore>, UrlError> {
-    use crate::objects::{CredentialSource, EndpointUrl, S3Config, S3Credentials, check_bucket, s3};
+    use crate::objects::{EndpointUrl, S3Config, S3Credentials, check_bucket, s3};
     check_bucket(bucket)?;
     let region = options.region.as_deref().unwrap_or("us-east-1");
     let endpoint = match &options.endpoint {
         Some(endpoint) => EndpointUrl::parse(endpoint)?,
         None => EndpointUrl::parse(&format!("https://s3.{region}.amazonaws.com"))?,
     };
-    let credentials = S3Credentials::new(CredentialSource { given: None, profile: options.profile.clone() });
+    let credentials = S3Credentials::new(options.credentials.clone());
     let mut config = S3Config::new(endpoint, bucket, region, credentials);
     config.path_style = options.path_style;
     config.ca_file.clone_from(&options.ca_file);

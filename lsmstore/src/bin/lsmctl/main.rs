@@ -51,7 +51,8 @@ struct PlaceArgs {
     /// Certificates (PEM) of authorities to be trusted besides those of the system
     #[arg(long, global = true, value_name = "FILE")]
     ca_file: Option<PathBuf>,
-    /// Profile of the AWS files to sign requests with
+    /// Profile of the AWS files to sign S3 requests with
+    #[cfg(feature = "s3")]
     #[arg(long, global = true)]
     profile: Option<String>,
 }
@@ -66,7 +67,8 @@ impl PlaceArgs {
         options.region.clone_from(&self.region);
         options.path_style = self.path_style;
         options.ca_file.clone_from(&self.ca_file);
-        options.profile.clone_from(&self.profile);
+        #[cfg(feature = "s3")]
+        options.credentials.profile.clone_from(&self.profile);
         let (objects, prefix) = open_url(url, &options)?;
         Ok(Bucket::new(objects, &prefix))
     }
