@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use lsmstore::{Batch, Config, Durability, KeepAll, LogChoice, Store, SystemEnv, objects};
@@ -203,6 +203,18 @@ async fn a_scrub_names_every_damaged_place() {
     bytes[20] ^= 1;
     std::fs::write(&manifest, bytes).unwrap();
     assert!(made.says(&["scrub"], 1).contains("manifest/00000000000000000005 is damaged at byte"));
+}
+
+#[tokio::test]
+async fn whoever_stops_reading_ends_it_quietly() {
+    let made = made().await;
+    let mirror = files(&made.local().join("mirror")).remove(0);
+    let mut tool = Command::new(env!("CARGO_BIN_EXE_lsmctl"));
+    let tool = tool.args(["sst", "dump"]).arg(mirror).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = tool.spawn().unwrap();
+    drop(running.stdout.take());
+    let output = running.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()));
 }
 
 #[tokio::test]

@@ -30,6 +30,8 @@ pub struct Listed {
     pub bytes: u64,
     /// When it was written, by the object store's clock, in seconds since 1970.
     pub modified: i64,
+    /// The same for people.
+    pub modified_at: String,
 }
 
 /// What the objects under a prefix take.
@@ -72,7 +74,8 @@ impl Bucket {
             .into_iter()
             .filter_map(|meta| {
                 let number = Names::manifest_number(&meta.location)?;
-                Some(Listed { number, bytes: meta.size, modified: meta.last_modified.timestamp() })
+                let (modified, modified_at) = (meta.last_modified.timestamp(), meta.last_modified.to_string());
+                Some(Listed { number, bytes: meta.size, modified, modified_at })
             })
             .collect();
         found.sort_by_key(|listed| listed.number);

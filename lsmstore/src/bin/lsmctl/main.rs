@@ -6,6 +6,13 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::expect_used)]
 
+/// Prints a line. Whoever reads it may stop doing so at any time, as `head` does: then there is nothing more to say.
+macro_rules! say {
+    ($($what:tt)*) => {
+        $crate::show::line(format_args!($($what)*))
+    };
+}
+
 mod manifest;
 mod scrub;
 mod show;

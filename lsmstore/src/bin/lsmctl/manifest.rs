@@ -28,10 +28,10 @@ pub async fn run(command: Manifest, place: &PlaceArgs, output: Output) -> Result
         Manifest::List => {
             for listed in place.bucket()?.manifests().await? {
                 if output.json {
-                    let (number, bytes, modified) = (listed.number, listed.bytes, listed.modified);
-                    println!("{}", json!({ "number": number, "bytes": bytes, "modified": modified }));
+                    let (number, bytes, modified) = (listed.number, listed.bytes, listed.modified_at);
+                    say!("{}", json!({ "number": number, "bytes": bytes, "modified": modified }));
                 } else {
-                    println!("{:>20} {:>12} bytes, written at {}", listed.number, listed.bytes, listed.modified);
+                    say!("{:>20} {:>12} bytes, written at {}", listed.number, listed.bytes, listed.modified);
                 }
             }
         }
@@ -60,7 +60,7 @@ fn dump(manifest: &ManifestDump, output: Output) {
         let sections =
             manifest.sections.iter().map(|(kind, value)| json!({ "kind": kind, "bytes": bytes(value, output) }));
         let recover = manifest.recover.iter().map(|(epoch, slot)| json!({ "epoch": epoch, "slot": slot }));
-        println!(
+        say!(
             "{}",
             json!({
                 "number": info.number,
@@ -83,29 +83,29 @@ fn dump(manifest: &ManifestDump, output: Output) {
         );
         return;
     }
-    println!("manifest        {} ({} bytes)", info.number, manifest.bytes);
-    println!("nonce           {}, after {}", info.nonce, info.previous_nonce);
-    println!("store           {}", info.store_id);
-    println!("epoch           {}", info.epoch);
-    println!("sequences       up to {}, readable from {}", info.last_sequence, manifest.floor);
-    println!("log             kept by {}, position {}", manifest.log, info.position);
+    say!("manifest        {} ({} bytes)", info.number, manifest.bytes);
+    say!("nonce           {}, after {}", info.nonce, info.previous_nonce);
+    say!("store           {}", info.store_id);
+    say!("epoch           {}", info.epoch);
+    say!("sequences       up to {}, readable from {}", info.last_sequence, manifest.floor);
+    say!("log             kept by {}, position {}", manifest.log, info.position);
     if !manifest.log_owner.is_nil() {
-        println!("log's folder    {}", manifest.log_owner);
+        say!("log's folder    {}", manifest.log_owner);
     }
     for (epoch, slot) in &manifest.recover {
-        println!("replayed        epoch {epoch} from slot {slot}");
+        say!("replayed        epoch {epoch} from slot {slot}");
     }
-    println!("orderly stop    {}", if info.clean { "yes" } else { "no" });
+    say!("orderly stop    {}", if info.clean { "yes" } else { "no" });
     if !info.owner.is_empty() {
-        println!("owner           {}", bytes(&info.owner, output));
+        say!("owner           {}", bytes(&info.owner, output));
     }
     for (kind, value) in &manifest.sections {
-        println!("section {kind}       {}", bytes(value, output));
+        say!("section {kind}       {}", bytes(value, output));
     }
     for (number, tables) in manifest.levels.iter().enumerate() {
-        println!("L{number}: {} tables", tables.len());
+        say!("L{number}: {} tables", tables.len());
         for table in tables {
-            println!("  {}", table_line(table, output));
+            say!("  {}", table_line(table, output));
         }
     }
 }

@@ -32,7 +32,7 @@ pub async fn run(command: &Scrub, bucket: &Bucket, output: Output) -> Result<Fou
     }
     if output.json {
         let damage: Vec<_> = scrubbed.damage.iter().map(damage_json).collect();
-        println!(
+        say!(
             "{}",
             json!({
                 "manifests": scrubbed.manifests,
@@ -45,9 +45,9 @@ pub async fn run(command: &Scrub, bucket: &Bucket, output: Output) -> Result<Fou
         );
     } else {
         for damage in &scrubbed.damage {
-            println!("{damage}");
+            say!("{damage}");
         }
-        println!(
+        say!(
             "{} manifests, {} tables, {} blocks, {} entries, {} bytes: {}",
             scrubbed.manifests,
             scrubbed.tables,

@@ -1,5 +1,8 @@
 //! How keys, values and tables are shown.
 
+use std::fmt::Arguments;
+use std::io::Write;
+
 use lsmstore::TableRef;
 use serde_json::{Value, json};
 
@@ -7,6 +10,13 @@ use crate::Output;
 
 /// Values of more bytes are cut off where they are shown to people.
 const SHOWN: usize = 64;
+
+/// Prints a line, or ends the program if nobody reads it.
+pub fn line(what: Arguments<'_>) {
+    if writeln!(std::io::stdout(), "{what}").is_err() {
+        std::process::exit(0);
+    }
+}
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -60,7 +60,7 @@ async fn find(table: &str, place: &PlaceArgs) -> Result<Result<TableFile, lsmsto
 
 fn told(damage: &lsmstore::Corruption, output: Output) -> Found {
     if output.json {
-        println!("{}", json!({ "damage": damage_json(damage) }));
+        say!("{}", json!({ "damage": damage_json(damage) }));
     } else {
         eprintln!("lsmctl: {damage}");
     }
@@ -85,8 +85,8 @@ fn dump(command: &Dump, file: &TableFile, output: Output) -> Result<Found, Failu
     let (from, to) = (bound(&command.from)?, bound(&command.to)?);
     if !output.json {
         let (keys, values) = file.logical_bytes();
-        println!("{}", table_line(&file.info(), output));
-        println!(
+        say!("{}", table_line(&file.info(), output));
+        say!(
             "{} bytes: {} blocks, filter {}, index {}; keys {keys}, values {values} bytes",
             file.len(),
             file.blocks(),
@@ -108,11 +108,11 @@ fn dump(command: &Dump, file: &TableFile, output: Output) -> Result<Found, Failu
         let key = bytes(&entry.key, output);
         if output.json {
             let value = (entry.kind == Kind::Put).then(|| bytes(&entry.value, output));
-            println!("{}", json!({ "key": key, "sequence": entry.sequence, "kind": kind, "value": value }));
+            say!("{}", json!({ "key": key, "sequence": entry.sequence, "kind": kind, "value": value }));
         } else if entry.kind == Kind::Put {
-            println!("{key} @{} = {}", entry.sequence, some(&entry.value, output));
+            say!("{key} @{} = {}", entry.sequence, some(&entry.value, output));
         } else {
-            println!("{key} @{} {kind}", entry.sequence);
+            say!("{key} @{} {kind}", entry.sequence);
         }
     }
     Ok(Found::Fine)
@@ -123,16 +123,16 @@ fn verify(file: &TableFile, output: Output) -> Found {
     if output.json {
         let damage: Vec<_> = checked.damage.iter().map(damage_json).collect();
         let (blocks, entries) = (checked.blocks, checked.entries);
-        println!(
+        say!(
             "{}",
             json!({ "table": table_json(&file.info(), output), "blocks": blocks, "entries": entries, "damage": damage })
         );
     } else {
         for damage in &checked.damage {
-            println!("{damage}");
+            say!("{damage}");
         }
         let outcome = if checked.damage.is_empty() { "in order" } else { "damaged" };
-        println!(
+        say!(
             "table {}: {} of {} blocks, {} entries, {outcome}",
             file.id(),
             checked.blocks,

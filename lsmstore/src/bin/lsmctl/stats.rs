@@ -16,7 +16,7 @@ pub async fn run(bucket: &Bucket, output: Output) -> Result<Found, Failure> {
     });
     if output.json {
         let level = |(tables, (objects, mirrors), entries, deletions): (usize, (u64, u64), u64, u64)| json!({ "tables": tables, "object_bytes": objects, "mirror_bytes": mirrors, "entries": entries, "deletions": deletions });
-        println!(
+        say!(
             "{}",
             json!({
                 "manifest": info.number,
@@ -35,7 +35,7 @@ pub async fn run(bucket: &Bucket, output: Output) -> Result<Found, Failure> {
         );
         return Ok(Found::Fine);
     }
-    println!(
+    say!(
         "store {}, manifest {}, epoch {}, sequences up to {}, {}",
         info.store_id,
         info.number,
@@ -43,9 +43,14 @@ pub async fn run(bucket: &Bucket, output: Output) -> Result<Found, Failure> {
         info.last_sequence,
         if info.clean { "stopped in an orderly way" } else { "in use or not stopped in an orderly way" }
     );
-    println!(
+    say!(
         "{:<6}{:>8}{:>16}{:>16}{:>14}{:>12}",
-        "level", "tables", "object bytes", "mirror bytes", "entries", "deletions"
+        "level",
+        "tables",
+        "object bytes",
+        "mirror bytes",
+        "entries",
+        "deletions"
     );
     let mut sum = (0, (0, 0), 0, 0);
     for (number, level) in levels.enumerate() {
@@ -53,13 +58,13 @@ pub async fn run(bucket: &Bucket, output: Output) -> Result<Found, Failure> {
         sum = (sum.0 + level.0, (sum.1.0 + level.1.0, sum.1.1 + level.1.1), sum.2 + level.2, sum.3 + level.3);
     }
     row("sum", sum);
-    println!("{:>10} manifests         {:>16} bytes", usage.manifests, usage.manifest_bytes);
-    println!("{:>10} tables            {:>16} bytes", usage.tables, usage.table_bytes);
-    println!("{:>10} unnamed tables    {:>16} bytes", usage.unnamed, usage.unnamed_bytes);
-    println!("{:>10} other objects     {:>16} bytes", usage.others, usage.other_bytes);
+    say!("{:>10} manifests         {:>16} bytes", usage.manifests, usage.manifest_bytes);
+    say!("{:>10} tables            {:>16} bytes", usage.tables, usage.table_bytes);
+    say!("{:>10} unnamed tables    {:>16} bytes", usage.unnamed, usage.unnamed_bytes);
+    say!("{:>10} other objects     {:>16} bytes", usage.others, usage.other_bytes);
     Ok(Found::Fine)
 }
 
 fn row(name: &str, (tables, (objects, mirrors), entries, deletions): (usize, (u64, u64), u64, u64)) {
-    println!("{name:<6}{tables:>8}{objects:>16}{mirrors:>16}{entries:>14}{deletions:>12}");
+    say!("{name:<6}{tables:>8}{objects:>16}{mirrors:>16}{entries:>14}{deletions:>12}");
 }

@@ -24,15 +24,15 @@ pub fn run(Wal::Dump { path }: &Wal, output: Output) -> Result<Found, Failure> {
     let (store, nonce, epoch, slot) = (file.store_id(), file.nonce(), file.epoch(), file.slot());
     if output.json {
         let (store, nonce) = (store.to_string(), nonce.to_string());
-        println!("{}", json!({ "store_id": store, "epoch": epoch, "slot": slot, "nonce": nonce, "bytes": file.len() }));
+        say!("{}", json!({ "store_id": store, "epoch": epoch, "slot": slot, "nonce": nonce, "bytes": file.len() }));
     } else {
-        println!("store {store}, epoch {epoch}, slot {slot}, after manifest {nonce}, {} bytes", file.len());
+        say!("store {store}, epoch {epoch}, slot {slot}, after manifest {nonce}, {} bytes", file.len());
     }
     for record in file.records() {
         let record = match record {
             Ok(record) => record,
             Err(damage) if output.json => {
-                println!("{}", json!({ "damage": damage_json(&damage) }));
+                say!("{}", json!({ "damage": damage_json(&damage) }));
                 return Ok(Found::Damaged);
             }
             Err(damage) => {
@@ -42,7 +42,7 @@ pub fn run(Wal::Dump { path }: &Wal, output: Output) -> Result<Found, Failure> {
         };
         if !output.json {
             let (offset, count, first, synced) = (record.offset, record.batch.len(), record.first, record.synced);
-            println!("{offset}: {count} writes from {first} on, {synced} bytes were durable");
+            say!("{offset}: {count} writes from {first} on, {synced} bytes were durable");
         }
         for (write, sequence) in record.batch.iter().zip(record.first..) {
             print_write(&write, sequence, record.offset, output);
@@ -59,10 +59,10 @@ fn print_write(write: &Write<'_>, sequence: u64, offset: u64, output: Output) {
     let key = bytes(key, output);
     if output.json {
         let value = value.map(|value| bytes(value, output));
-        println!("{}", json!({ "offset": offset, "sequence": sequence, "kind": kind, "key": key, "value": value }));
+        say!("{}", json!({ "offset": offset, "sequence": sequence, "kind": kind, "key": key, "value": value }));
     } else if let Some(value) = value {
-        println!("  {key} @{sequence} = {}", some(value, output));
+        say!("  {key} @{sequence} = {}", some(value, output));
     } else {
-        println!("  {key} @{sequence} {kind}");
+        say!("  {key} @{sequence} {kind}");
     }
 }
