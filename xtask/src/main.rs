@@ -86,6 +86,8 @@ enum BenchCommand {
     Pg(bench::Options),
     /// Speed and recall of the index alone, beside other libraries, in turns
     Ann(bench::ann::Options),
+    /// The LSM engine beside other engines: filling, getting, scanning, opening, in turns
+    Lsm(bench::lsm::Options),
     /// The records of `bench ann` as curves and a table
     Report(bench::ann::ReportOptions),
 }
@@ -102,6 +104,7 @@ fn run(command: Command) -> Outcome<ExitCode> {
         Command::Demo(options) => demo::run(&options),
         Command::Bench(BenchCommand::Pg(options)) => bench::run(&options),
         Command::Bench(BenchCommand::Ann(options)) => return bench::ann::run(&options),
+        Command::Bench(BenchCommand::Lsm(options)) => bench::lsm::run(&options),
         Command::Bench(BenchCommand::Report(options)) => bench::ann::report(&options),
         Command::Dataset(command) => dataset::run(command),
     }

@@ -9,6 +9,7 @@ pub mod ann;
 mod client;
 mod data;
 mod knn;
+pub mod lsm;
 mod machine;
 mod pgvector;
 mod point;

@@ -8,6 +8,7 @@ mod cargo_tests;
 mod end_to_end;
 mod licences;
 mod lint;
+mod lsm;
 mod moto;
 mod neon;
 mod regress;
@@ -32,7 +33,7 @@ pub struct Options {
     /// Major version of PostgreSQL, for all parts that need one [default: 17, and 15 beside it]
     #[arg(long = "pg", value_name = "N", value_parser = clap::value_parser!(u32).range(13..=18))]
     major: Option<u32>,
-    /// Only this part (may be repeated): format, lints, licences, crates, alone, sets, ann, glue, sql, server, sql-15, server-15,
+    /// Only this part (may be repeated): format, lints, licences, crates, alone, sets, ann, lsm, glue, sql, server, sql-15, server-15,
     /// packages, bench, fashion-mnist, moto, neon
     #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(PARTS.map(|p| p.name)))]
     only: Vec<String>,
@@ -79,7 +80,7 @@ enum Run {
 const MAJOR: u32 = 17;
 const OTHER: u32 = 15;
 
-const PARTS: [Part; 17] = [
+const PARTS: [Part; 18] = [
     Part { name: "format", when: When::Always, run: Run::Plain(lint::format) },
     Part { name: "lints", when: When::Always, run: Run::Plain(lint::clippy) },
     Part { name: "licences", when: When::Always, run: Run::Plain(licences::check) },
@@ -87,6 +88,7 @@ const PARTS: [Part; 17] = [
     Part { name: "alone", when: When::Always, run: Run::Plain(alone::readme) },
     Part { name: "sets", when: When::NotQuick, run: Run::WithSets(vectors::sets) },
     Part { name: "ann", when: When::Always, run: Run::Plain(vectors::ann) },
+    Part { name: "lsm", when: When::Always, run: Run::Plain(lsm::bench) },
     Part { name: "glue", when: When::Always, run: Run::WithPostgres(|tally, pg, _| lint::glue(tally, pg)) },
     Part { name: "sql", when: When::Always, run: Run::WithPostgres(|tally, pg, _| regress::run(tally, pg)) },
     Part {
