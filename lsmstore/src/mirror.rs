@@ -123,7 +123,12 @@ impl Mirror {
         if check {
             verify(&path.display().to_string(), info.id, region.file_bytes().unwrap_or(&[]))?;
         }
-        Ok(Table::open(info.clone(), Arc::new(region), Some(MirrorFile { env: Arc::clone(&self.env), path, _held }))?)
+        let file = MirrorFile { env: Arc::clone(&self.env), path, _held };
+        let table = Table::open(info.clone(), Arc::new(region), Some(file))?;
+        if check {
+            table.trust();
+        }
+        Ok(table)
     }
 
     /// Maps the mirror of a table, fetching the object if the file is missing or wrong.

@@ -1,5 +1,5 @@
 //! `cargo xtask soak crash`: the campaign of the server tests, for as many rounds as one likes: kills, deaths at fail
-//! points and power cuts, on server after server, until something is lost.
+//! points and power cuts, on server after server, until something is lost. `cargo xtask soak lsm`: the engine alone, killed.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -7,14 +7,20 @@ use clap::{Args, Subcommand};
 use kriya_testkit::campaign::{Attack, Campaign, Keep, LOAD_POINTS, PowerSupply};
 use kriya_testkit::{Builder, Installation, Postgres, StopMode};
 
-use crate::failure::Outcome;
-use crate::{extension, setup};
+use crate::failure::{Failure, Outcome};
+use crate::{extension, places, progress, setup};
 
 /// What is soaked.
 #[derive(Subcommand)]
 pub enum Soak {
     /// Kill servers under load, and check after each kill that nothing acknowledged is lost
     Crash(CrashOptions),
+    /// The same with the LSM engine alone
+    Lsm {
+        /// How often it is killed
+        #[arg(long, default_value_t = 200)]
+        kills: u32,
+    },
 }
 
 /// How long, and where it starts.
@@ -39,7 +45,10 @@ const ROUNDS_PER_SERVER: usize = 60;
 /// # Errors
 /// What was lost, with the seed of the server that lost it.
 pub fn run(soak: &Soak) -> Outcome<()> {
-    let Soak::Crash(options) = soak;
+    let options = match soak {
+        Soak::Crash(options) => options,
+        Soak::Lsm { kills } => return lsm(*kills),
+    };
     let pg = setup::setup(options.major)?;
     extension::build(&pg)?;
     let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.as_secs());
@@ -62,6 +71,17 @@ pub fn run(soak: &Soak) -> Outcome<()> {
         println!("  {report}\n  {done} rounds in {:.0} s", begin.elapsed().as_secs_f64());
     }
     Ok(())
+}
+
+/// The engine's own test, which kills a process of its own as often as it is told to.
+fn lsm(kills: u32) -> Outcome<()> {
+    let mut cargo = places::cargo();
+    cargo.args(["test", "--quiet", "--package", "lsmstore", "--test", "behaviour", "killed::", "--", "--nocapture"]);
+    let status = cargo.env("LSMSTORE_KILLS", kills.to_string()).status();
+    match status.map_err(|e| Failure::new(format!("running {}: {e}", progress::display(&cargo))))?.success() {
+        true => Ok(()),
+        false => Err(Failure::new("a kill was not survived; above it says how")),
+    }
 }
 
 /// Flushes and merges all the time.

@@ -7,3 +7,4 @@ mod looking_from_outside;
 mod places;
 mod stores_over_http;
 mod the_server_speaks_s3;
+mod two_writers;

@@ -11,7 +11,7 @@
 //!
 //! # Invariants
 //! * Entries ascend strictly in internal key order.
-//! * Readers of a mirror do not recompute CRCs of blocks (whoever filled the mirror did); they bound every length.
+//! * Readers of a mirror verify each block once, when they first read it; they bound every length all the same.
 
 pub(crate) mod block;
 pub(crate) mod cursor;

@@ -1,4 +1,7 @@
 //! Reads a table: point reads and the index, over the bytes of a mapped mirror file.
+//!
+//! Footer and meta blocks are verified when the file is mapped, data blocks when they are first read after that: what a
+//! disk changed meanwhile is found by every process that reads it, and costs each of them one pass over what it reads.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -107,6 +110,8 @@ pub(crate) struct Table {
     /// Length of its object, 0 while it has none: `info` says what was known when the table was opened.
     object_len: AtomicU64,
     obsolete: AtomicBool,
+    /// A bit for each block whose checksum was found right since the file was mapped.
+    verified: Box<[AtomicU64]>,
     file: Option<MirrorFile>,
 }
 
@@ -141,7 +146,13 @@ impl Table {
             ));
         }
         let object_len = AtomicU64::new(info.object_len);
-        Ok(Table { info, name, region, layout, object_len, obsolete: AtomicBool::new(false), file })
+        let verified = (0..layout.blocks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        Ok(Table { info, name, region, layout, object_len, obsolete: AtomicBool::new(false), verified, file })
+    }
+
+    /// Every block was found right a moment ago: none is verified again.
+    pub(crate) fn trust(&self) {
+        self.verified.iter().for_each(|bits| bits.store(u64::MAX, Ordering::Relaxed));
     }
 
     /// Length of its object; 0 if it has none that is known.
@@ -182,13 +193,21 @@ impl Table {
         filter::may_hold(self.bytes().get(start..end).unwrap_or(&[]), hash)
     }
 
-    /// The n-th data block and where it stands.
+    /// The n-th data block and where it stands. Its checksum is verified when it is asked for first.
     #[inline]
     pub(crate) fn block(&self, n: usize) -> Result<(Block<'_>, usize), Corruption> {
         let file = self.bytes();
         let Some((_, handle)) = self.layout.block(file, n) else {
             return Err(self.bad(self.layout.index.0 as u64, "an entry of the index makes no sense"));
         };
+        let bit = 1 << (n % 64);
+        let known = self.verified.get(n / 64).is_some_and(|bits| bits.load(Ordering::Relaxed) & bit != 0);
+        if !known {
+            block::verified(&self.name, self.info.id, file, handle)?;
+            if let Some(bits) = self.verified.get(n / 64) {
+                bits.fetch_or(bit, Ordering::Relaxed);
+            }
+        }
         match block::unframe(file, handle) {
             Some((payload, RAW, _)) => match Block::new(payload) {
                 Some(block) => Ok((block, handle.offset as usize)),

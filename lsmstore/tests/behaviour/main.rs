@@ -4,13 +4,17 @@
 mod a_folder_whose_bucket_is_gone;
 mod an_object_store_that_is_down;
 mod by_hand;
+mod crashing;
 mod damage;
+mod disk;
 mod elsewhere;
 mod external_log;
 mod fencing;
 mod figures;
 mod fixture;
+mod flipped;
 mod formats;
+mod killed;
 mod levels;
 mod limits;
 mod merging;

@@ -1,0 +1,307 @@
+//! A local disk that remembers everything that was done to it, so that a test can look at what a crash at any moment
+//! leaves: of the process, which loses nothing, or of the machine, which loses what was not synced.
+//!
+//! Files are real ones in a folder, for they are mapped; nothing is really synced, and background work is done at once.
+//! What is remembered is the order in which files were made, named, written and synced. A name is durable once its folder
+//! was synced, bytes once their file was; folders themselves are taken for durable.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use futures::future::BoxFuture;
+use lsmstore::{Env, EnvFile, SystemEnv};
+
+/// Bytes that a disk writes as a whole.
+const SECTOR: usize = 512;
+
+#[derive(Clone, Debug)]
+enum Op {
+    Create(PathBuf, usize),
+    Append(usize, Vec<u8>),
+    Sync(usize),
+    Rename(PathBuf, PathBuf),
+    Truncate(PathBuf, usize),
+    Remove(PathBuf),
+    SyncDir(PathBuf),
+}
+
+/// What a crash takes away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// The process ends; the system keeps what it was given.
+    Process,
+    /// The machine stops: everything that was not synced is gone.
+    Unsynced,
+    /// The machine stops: of what was not synced, some sectors and some of the last names are there.
+    Torn(u64),
+}
+
+/// Tells what time it is elsewhere.
+type Clock = Box<dyn Fn() -> usize + Send + Sync>;
+
+/// What was done, and when by the clock.
+struct Journal {
+    ops: Mutex<Vec<(usize, Op)>>,
+    clock: Clock,
+}
+
+impl std::fmt::Debug for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Journal")
+    }
+}
+
+impl Journal {
+    fn note(&self, op: Op) {
+        self.ops.lock().unwrap().push(((self.clock)(), op));
+    }
+}
+
+#[derive(Debug)]
+pub struct Disk {
+    root: PathBuf,
+    system: SystemEnv,
+    journal: Arc<Journal>,
+    files: Mutex<usize>,
+}
+
+#[derive(Debug)]
+struct DiskFile {
+    file: Box<dyn EnvFile>,
+    number: usize,
+    journal: Arc<Journal>,
+}
+
+impl EnvFile for DiskFile {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.journal.note(Op::Append(self.number, bytes.to_vec()));
+        self.file.append(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.journal.note(Op::Sync(self.number));
+        Ok(())
+    }
+}
+
+impl Disk {
+    /// An empty disk whose files are kept below `root`.
+    pub fn new(root: &Path) -> Disk {
+        Disk::with_clock(root, Box::new(|| 0))
+    }
+
+    /// One that notes when each thing was done, by a clock that counts what happens elsewhere.
+    pub fn with_clock(root: &Path, clock: Clock) -> Disk {
+        let journal = Arc::new(Journal { ops: Mutex::default(), clock });
+        Disk { root: root.to_owned(), system: SystemEnv::new(), journal, files: Mutex::new(0) }
+    }
+
+    /// How many things were done so far.
+    pub fn ops(&self) -> usize {
+        self.journal.ops.lock().unwrap().len()
+    }
+
+    /// When each was done.
+    pub fn times(&self) -> Vec<usize> {
+        self.journal.ops.lock().unwrap().iter().map(|(time, _)| *time).collect()
+    }
+
+    fn note(&self, op: Op) {
+        self.journal.note(op);
+    }
+
+    fn within(&self, path: &Path) -> PathBuf {
+        path.strip_prefix(&self.root).expect("a path on this disk").to_owned()
+    }
+
+    /// Writes what a crash after the first `ops` leaves to another folder.
+    pub fn left_behind(&self, ops: usize, loss: Loss, to: &Path) {
+        let mut left = State::default();
+        self.journal.ops.lock().unwrap()[..ops].iter().for_each(|(_, op)| left.apply(op));
+        for (path, bytes) in left.crash(loss) {
+            let path = to.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        }
+    }
+}
+
+/// A folder in memory, if the system has such.
+pub fn quick_folder() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
+}
+
+#[derive(Default)]
+struct State {
+    /// Bytes of each file, and how many of them were synced.
+    files: BTreeMap<usize, (Vec<u8>, usize)>,
+    durable: BTreeMap<PathBuf, usize>,
+    /// Changes of names that are not durable yet.
+    pending: Vec<Op>,
+}
+
+/// Changes names as an operation did.
+fn rename(names: &mut BTreeMap<PathBuf, usize>, op: &Op) {
+    match op {
+        Op::Create(path, file) => drop(names.insert(path.clone(), *file)),
+        Op::Rename(from, to) => {
+            if let Some(file) = names.remove(from) {
+                names.insert(to.clone(), file);
+            }
+        }
+        Op::Remove(path) => drop(names.remove(path)),
+        _ => {}
+    }
+}
+
+fn folder_of(op: &Op) -> Option<&Path> {
+    match op {
+        Op::Create(path, _) | Op::Remove(path) | Op::Rename(_, path) => path.parent(),
+        _ => None,
+    }
+}
+
+impl State {
+    fn names(&self) -> BTreeMap<PathBuf, usize> {
+        let mut names = self.durable.clone();
+        self.pending.iter().for_each(|op| rename(&mut names, op));
+        names
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match op {
+            Op::Create(_, file) => {
+                self.files.insert(*file, (Vec::new(), 0));
+                self.pending.push(op.clone());
+            }
+            Op::Append(file, bytes) => self.files.get_mut(file).unwrap().0.extend_from_slice(bytes),
+            Op::Sync(file) => {
+                let (bytes, synced) = self.files.get_mut(file).unwrap();
+                *synced = bytes.len();
+            }
+            Op::Truncate(path, length) => {
+                let file = self.names()[path];
+                let (bytes, synced) = self.files.get_mut(&file).unwrap();
+                bytes.truncate(*length);
+                *synced = bytes.len();
+            }
+            Op::Rename(..) | Op::Remove(_) => self.pending.push(op.clone()),
+            Op::SyncDir(dir) => {
+                let (now, later): (Vec<Op>, Vec<Op>) =
+                    std::mem::take(&mut self.pending).into_iter().partition(|op| folder_of(op) == Some(dir));
+                now.iter().for_each(|op| rename(&mut self.durable, op));
+                self.pending = later;
+            }
+        }
+    }
+
+    fn crash(mut self, loss: Loss) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut seed = match loss {
+            Loss::Torn(seed) => seed,
+            _ => 0,
+        };
+        let mut draw = move |below: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as usize % below
+        };
+        match loss {
+            Loss::Process => {}
+            Loss::Unsynced => self.pending.clear(),
+            // Names are journalled in order.
+            Loss::Torn(_) => self.pending.truncate(draw(self.pending.len() + 1)),
+        }
+        let names = self.names();
+        let mut left = Vec::new();
+        for (path, file) in names {
+            let (bytes, synced) = &self.files[&file];
+            let bytes = match loss {
+                Loss::Process => bytes.clone(),
+                Loss::Unsynced => bytes[..*synced].to_vec(),
+                Loss::Torn(_) => torn(bytes, *synced, &mut draw),
+            };
+            left.push((path, bytes));
+        }
+        left
+    }
+}
+
+/// What is left of a file of which only the first bytes were synced.
+fn torn(bytes: &[u8], synced: usize, draw: &mut impl FnMut(usize) -> usize) -> Vec<u8> {
+    let length = synced + draw(bytes.len() - synced + 1);
+    let mut left = bytes[..length].to_vec();
+    for start in (synced / SECTOR * SECTOR..length).step_by(SECTOR) {
+        if draw(2) == 0 {
+            left[start.max(synced)..(start + SECTOR).min(length)].fill(0);
+        }
+    }
+    left
+}
+
+impl Env for Disk {
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.system.create_dir(dir)
+    }
+    fn create(&self, path: &Path) -> io::Result<Box<dyn EnvFile>> {
+        // What is replaced here could be lost before the new one is durable.
+        assert!(!path.exists() || path.extension().is_some_and(|e| e == "tmp"), "{} is there", path.display());
+        let file = self.system.create(path)?;
+        let number = {
+            let mut files = self.files.lock().unwrap();
+            *files += 1;
+            *files
+        };
+        self.note(Op::Create(self.within(path), number));
+        Ok(Box::new(DiskFile { file, number, journal: Arc::clone(&self.journal) }))
+    }
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.system.read(path)
+    }
+    fn open(&self, path: &Path) -> io::Result<File> {
+        self.system.open(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.system.rename(from, to)?;
+        self.note(Op::Rename(self.within(from), self.within(to)));
+        Ok(())
+    }
+    fn truncate(&self, path: &Path, length: u64) -> io::Result<()> {
+        fs::OpenOptions::new().write(true).open(path)?.set_len(length)?;
+        self.note(Op::Truncate(self.within(path), length as usize));
+        Ok(())
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.system.remove(path)?;
+        self.note(Op::Remove(self.within(path)));
+        Ok(())
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.system.list(dir)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.note(Op::SyncDir(self.within(dir)));
+        Ok(())
+    }
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        self.system.lock(path)
+    }
+    fn monotonic(&self) -> Duration {
+        self.system.monotonic()
+    }
+    fn wall(&self) -> SystemTime {
+        self.system.wall()
+    }
+    fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
+        self.system.random(bytes)
+    }
+    fn spawn(&self, job: BoxFuture<'static, ()>) {
+        self.system.spawn(job);
+    }
+    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
+        job();
+    }
+}
