@@ -14,21 +14,28 @@ use crate::store::publish::Uploader;
 
 /// The file that marks an orderly stop; it names the store and the manifest.
 const MARK: &str = "ORDERLY";
-/// The file that names the folder.
+/// The file that names the folder: its name and a checksum of that, as text.
 const IDENTITY: &str = "IDENTITY";
+
+fn identity_line(name: Uuid) -> String {
+    format!("{name} {:08x}\n", crc32c::crc32c(name.as_bytes()))
+}
 
 /// The name of a local folder, given when it is first used.
 pub(super) fn identity(env: &dyn Env, config: &Config) -> Result<Uuid, OpenError> {
     let path = config.local_dir.join(IDENTITY);
     match env.read(&path) {
         Ok(bytes) => {
-            let name = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim_end().parse().ok());
+            let text = std::str::from_utf8(&bytes).unwrap_or_default();
+            let name = text.split(' ').next().and_then(|name| name.parse().ok());
+            // A changed name would make it another folder, whose log is elsewhere.
+            let name = name.filter(|name| text == identity_line(*name));
             let bad = || Corruption::new(path.display().to_string(), 0, "this is not the name of a folder");
             Ok(name.ok_or_else(|| StorageError::Corrupt(bad()))?)
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let name = nonce(env).map_err(StorageError::local("random bytes"))?;
-            write_whole(env, &config.local_dir, IDENTITY, format!("{name}\n").as_bytes())?;
+            write_whole(env, &config.local_dir, IDENTITY, identity_line(name).as_bytes())?;
             Ok(name)
         }
         Err(error) => Err(StorageError::local(path)(error).into()),

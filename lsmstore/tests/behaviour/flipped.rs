@@ -150,8 +150,6 @@ async fn each_byte_of_the_files(orderly: bool) -> usize {
                 // The last record of the log cannot be told from one that the machine was still writing.
                 Ok(held) if name.ends_with(".wal") && held == BATCHES - 1 => {}
                 Ok(held) => panic!("{path:?}, byte {at}: {held} batches without a word"),
-                // Its name is all that a folder has; one of another name is another folder.
-                Err(_) if name == "IDENTITY" => {}
                 Err(error) => assert!(named(&error, &name), "{path:?}, byte {at}: {error}"),
             }
         }
