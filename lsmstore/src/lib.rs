@@ -65,6 +65,7 @@ pub mod metrics;
 mod mirror;
 mod object;
 mod place;
+mod prefetch;
 #[cfg(feature = "s3")]
 mod s3;
 mod sstable;

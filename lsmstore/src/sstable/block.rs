@@ -7,6 +7,7 @@
 
 use crate::codec::{get_varint, put_varint, u32_at};
 use crate::error::Corruption;
+use crate::prefetch::prefetch;
 use crate::sstable::TableId;
 
 pub(crate) const RAW: u8 = 0;
@@ -169,6 +170,12 @@ impl<'a> Block<'a> {
     pub(crate) fn bytes(&self, range: (usize, usize)) -> &'a [u8] {
         // Ranges come from `entry`, which checked them against `entries`.
         self.payload.get(range.0..range.1).unwrap_or(&[])
+    }
+
+    /// Asks for the memory at an offset ahead of its use.
+    #[inline]
+    pub(crate) fn prefetch(&self, at: usize) {
+        prefetch(self.payload, at);
     }
 
     /// Offset of the n-th restart.

@@ -49,11 +49,17 @@ pub(crate) fn check(payload: &[u8]) -> bool {
         && lines.checked_mul(LINE).and_then(|bytes| bytes.checked_add(HEADER)) == Some(payload.len())
 }
 
+/// Where the line stands that answers for a hash.
+#[inline]
+pub(crate) fn place_of(payload: &[u8], hash: u64) -> usize {
+    let lines = ((payload.len().saturating_sub(HEADER)) / LINE) as u32;
+    HEADER + line_of(hash, lines) * LINE
+}
+
 /// Whether the key with this hash may be there; "no" is certain. `payload` passed [`check`].
 #[inline]
 pub(crate) fn may_hold(payload: &[u8], hash: u64) -> bool {
-    let lines = ((payload.len().saturating_sub(HEADER)) / LINE) as u32;
-    let start = HEADER + line_of(hash, lines) * LINE;
+    let start = place_of(payload, hash);
     match payload.get(start..start + LINE) {
         Some(line) => probes(hash).all(|bit| line[bit / 8] & 1 << (bit % 8) != 0),
         None => true,

@@ -15,6 +15,7 @@ use crate::error::Corruption;
 use crate::in_use::Held;
 use crate::key::{self, sequence_of};
 use crate::memtable::Version;
+use crate::prefetch::{LINE, prefetch};
 use crate::sstable::block::{self, Block, Handle, RAW};
 use crate::sstable::footer::{Footer, Properties};
 use crate::sstable::{TableId, TableRef, filter};
@@ -186,11 +187,25 @@ impl Table {
         Corruption::new(self.name.clone(), at, what)
     }
 
+    fn filter(&self) -> &[u8] {
+        let (start, end) = self.layout.filter;
+        self.bytes().get(start..end).unwrap_or(&[])
+    }
+
     /// Whether versions of a key with this hash may be here.
     #[inline]
     pub(crate) fn may_hold(&self, hash: u64) -> bool {
-        let (start, end) = self.layout.filter;
-        filter::may_hold(self.bytes().get(start..end).unwrap_or(&[]), hash)
+        filter::may_hold(self.filter(), hash)
+    }
+
+    /// Asks for the memory that [`Table::may_hold`] will read: seldom at hand, and other tables are asked as well.
+    #[inline]
+    pub(crate) fn prefetch_filter(&self, hash: u64) {
+        let filter = self.filter();
+        let at = filter::place_of(filter, hash);
+        prefetch(filter, at);
+        // A line of the filter is not one of memory: the header shifts it.
+        prefetch(filter, at + LINE - 1);
     }
 
     /// The n-th data block and where it stands. Its checksum is verified when it is asked for first.
@@ -254,12 +269,22 @@ impl Table {
 
 /// Offset of the last restart before (key, tag), or of the first one.
 pub(crate) fn seek_restart(block: &Block<'_>, key: &[u8], tag: u64) -> Option<usize> {
-    block.restart(seek_restart_number(block, key, tag)?)
+    let at = block.restart(seek_restart_number(block, key, tag)?)?;
+    // The entries behind it are walked from line to line.
+    (1..AHEAD).for_each(|n| block.prefetch(at + n * LINE));
+    Some(at)
 }
+
+/// Restarts of a block up to which all of them are asked for ahead of a search.
+const AHEAD: usize = 16;
 
 /// Number of the last restart before (key, tag), or zero.
 pub(crate) fn seek_restart_number(block: &Block<'_>, key: &[u8], tag: u64) -> Option<usize> {
     let (mut low, mut high) = (0, block.restarts);
+    if block.restarts <= AHEAD {
+        // Where the halves begin is known now, and what stands there is read one after the other.
+        (1..block.restarts).filter_map(|n| block.restart(n)).for_each(|at| block.prefetch(at));
+    }
     while high - low > 1 {
         let middle = low + (high - low) / 2;
         let entry = block.entry(block.restart(middle)?)?;

@@ -93,6 +93,8 @@ impl View {
         }
         if best.is_none() || newest(&best) < Some(self.table_sequence) {
             let hash = key::hash(key);
+            // One table's filter says nothing of another's: all are asked for before the first is read.
+            self.l0.iter().flat_map(|run| run.first()).for_each(|table| table.prefetch_filter(hash));
             for run in self.l0.iter().chain(&self.levels) {
                 let at = if run.len() == 1 { 0 } else { run.partition_point(|table| table.info.max_key[..] < *key) };
                 let Some(table) = run.get(at) else { continue };
