@@ -223,6 +223,7 @@ async fn a_crash_after_any_operation_leaves_what_was_acknowledged_and_nothing_th
     assert!(matches!(refused, Err(FlushError::Unusable(Unusable::Fenced { .. }))), "{refused:?}");
     work.rounds(&second, 5).await;
     assert_eq!(count(&second), work.now.issued);
+    assert!(first.stats().flushes > 0 && second.stats().merges > 0, "all that it does was done");
 
     let objects = work.crash.left_behind().await.unwrap();
     let times = work.disk.times();
