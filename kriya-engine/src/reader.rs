@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kriya_region::Region;
-use lsmstore::{TableId, View, ViewDescription};
+use lsmstore::{MappedTables, View, ViewDescription};
 use vecindex::{F32Rows, Graph, Hnsw};
 
 use crate::client_error::ClientError;
@@ -31,7 +31,7 @@ pub(crate) struct Reader {
     /// Number of the view that was opened last.
     opened: u64,
     regions: HashMap<u64, Arc<Region>>,
-    tables: HashMap<TableId, Arc<Region>>,
+    tables: MappedTables,
     indexes: HashMap<u64, Known>,
 }
 
@@ -53,7 +53,7 @@ impl Reader {
             current: None,
             opened: 0,
             regions: HashMap::new(),
-            tables: HashMap::new(),
+            tables: MappedTables::default(),
             indexes: HashMap::new(),
         }
     }
@@ -95,24 +95,16 @@ impl Reader {
         let description = ViewDescription::decode(description)
             .map_err(|error| ClientError::View(lsmstore::ViewError::from(error)))?;
         let (regions, tables, mirror) = (&self.regions, &mut self.tables, &self.mirror);
-        let view = View::open(
+        let view = View::open_with(
             &description,
+            tables,
             |id, capacity| match regions.get(&id) {
                 Some(region) if region.capacity() == capacity => Ok(Arc::clone(region)),
                 Some(region) => Err(io::Error::other(format!("{} bytes are mapped", region.capacity()))),
                 None => Err(io::Error::other("its memory was not sent")),
             },
-            |table| {
-                if let Some(mapped) = tables.get(&table.id) {
-                    return Ok(Arc::clone(mapped));
-                }
-                let mapped = map(&mirror.join(table.mirror_name()))?;
-                tables.insert(table.id, Arc::clone(&mapped));
-                Ok(mapped)
-            },
+            |table| map(&mirror.join(table.mirror_name())),
         )?;
-        let named: HashSet<TableId> = view.tables().map(|table| table.id).collect();
-        self.tables.retain(|id, _| named.contains(id));
         let named: HashSet<u64> = description.memtables.iter().map(|memtable| memtable.id).collect();
         self.regions.retain(|id, _| id & INDEX_REGION != 0 || named.contains(id));
         self.opened = number;

@@ -102,7 +102,7 @@ pub use store::{
     Applied, Durability, FlushOptions, Flushed, KeepAll, LevelStats, LocalStats, MergeEntry, MergePolicy, Merged,
     Replayed, RequestStats, Requests, Stats, Store,
 };
-pub use view::{Iter, KeyValue, KeyVersion, MemtableRef, Scan, View, ViewDescription};
+pub use view::{Iter, KeyValue, KeyVersion, MappedTables, MemtableRef, Scan, View, ViewDescription};
 
 /// The README's example, compiled and run.
 #[cfg(doctest)]

@@ -156,6 +156,11 @@ impl Table {
         self.verified.iter().for_each(|bits| bits.store(u64::MAX, Ordering::Relaxed));
     }
 
+    /// Whether it is the table that this tells of. Whether that knew of an object does not matter.
+    pub(crate) fn is(&self, info: &TableRef) -> bool {
+        TableRef { object_len: 0, ..self.info.clone() } == TableRef { object_len: 0, ..info.clone() }
+    }
+
     /// Length of its object; 0 if it has none that is known.
     pub(crate) fn object_len(&self) -> u64 {
         self.object_len.load(Ordering::Acquire)

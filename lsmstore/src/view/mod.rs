@@ -13,6 +13,7 @@
 mod describe;
 mod iter;
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
@@ -25,9 +26,9 @@ use crate::error::{ReadError, ViewError};
 use crate::key::{self, DELETE, kind_of, sequence_of};
 use crate::memtable::{Memtable, Version};
 use crate::metrics::counters::Reads;
-use crate::sstable::TableRef;
 use crate::sstable::cursor::Run;
 use crate::sstable::read::Table;
+use crate::sstable::{TableId, TableRef};
 
 /// Everything readable at one moment; see the module's documentation.
 #[derive(Debug)]
@@ -160,6 +161,20 @@ impl View {
     /// [`ViewError`] if something cannot be mapped or is not what the description says.
     pub fn open(
         description: &ViewDescription,
+        region: impl FnMut(u64, usize) -> io::Result<Arc<Region>>,
+        table: impl FnMut(&TableRef) -> io::Result<Arc<Region>>,
+    ) -> Result<View, ViewError> {
+        View::open_with(description, &mut MappedTables::default(), region, table)
+    }
+
+    /// As [`View::open`], by a process that opens one view after the other: `table` maps only what is not in `known`,
+    /// which is left with the tables of this view.
+    ///
+    /// # Errors
+    /// As [`View::open`]; `known` is as it was then.
+    pub fn open_with(
+        description: &ViewDescription,
+        known: &mut MappedTables,
         mut region: impl FnMut(u64, usize) -> io::Result<Arc<Region>>,
         mut table: impl FnMut(&TableRef) -> io::Result<Arc<Region>>,
     ) -> Result<View, ViewError> {
@@ -170,9 +185,16 @@ impl View {
             let mapped = region(*id, capacity).map_err(map)?;
             memtables.push(Arc::new(Memtable::open(*id, mapped)?));
         }
+        let mut named = HashMap::new();
         let mut open = |info: &TableRef| -> Result<Arc<Table>, ViewError> {
+            if let Some(table) = known.0.get(&info.id).filter(|table| table.is(info)) {
+                named.insert(info.id, Arc::clone(table));
+                return Ok(Arc::clone(table));
+            }
             let mapped = table(info).map_err(|source| ViewError::Map { what: format!("table {}", info.id), source })?;
-            Ok(Arc::new(Table::open(info.clone(), mapped, None)?))
+            let table = Arc::new(Table::open(info.clone(), mapped, None)?);
+            named.insert(info.id, Arc::clone(&table));
+            Ok(table)
         };
         let mut l0 = Vec::new();
         for info in &description.l0 {
@@ -182,6 +204,7 @@ impl View {
         for level in &description.levels {
             levels.push(level.iter().map(&mut open).collect::<Result<Vec<_>, _>>()?.into());
         }
+        known.0 = named;
         Ok(View {
             number: description.number,
             memtables,
@@ -203,6 +226,11 @@ impl View {
         self.l0.iter().chain(&self.levels).flat_map(|run| run.iter()).map(|table| &table.info)
     }
 }
+
+/// The tables of the view that a process has opened last: what it verified of them it need not verify again for the next
+/// view. See [`View::open_with`].
+#[derive(Debug, Default)]
+pub struct MappedTables(HashMap<TableId, Arc<Table>>);
 
 /// A version of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
