@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kriya_region::Region;
-use lsmstore::{Batch, KeepAll, LogChoice, RegionKind, Store, View, ViewDescription, ViewError};
+use lsmstore::{Batch, KeepAll, LogChoice, MappedTables, RegionKind, Store, View, ViewDescription, ViewError};
 
 use crate::fixture::{Fixture, puts};
 
@@ -17,15 +17,29 @@ async fn open(fixture: &Fixture) -> Store {
 
 /// What a reader does with the bytes of a description, descriptors and a folder.
 fn open_elsewhere(store: &Store, folder: &Path) -> Result<View, ViewError> {
+    open_after(store, folder, &mut MappedTables::default(), &mut Vec::new())
+}
+
+/// The same, with what was mapped for the view before; tells which tables are mapped now.
+fn open_after(
+    store: &Store,
+    folder: &Path,
+    known: &mut MappedTables,
+    mapped: &mut Vec<String>,
+) -> Result<View, ViewError> {
     let view = store.view().unwrap();
     let description = ViewDescription::decode(&view.describe().encode()).unwrap();
     assert_eq!(description, view.describe());
     let regions: HashMap<_, _> =
         view.shared_regions().into_iter().map(|(id, region)| (id, region.reader().unwrap())).collect();
-    View::open(
+    View::open_with(
         &description,
+        known,
         |id, capacity| Ok(Arc::new(Region::open_shared(regions[&id].as_fd(), capacity)?)),
-        |table| Ok(Arc::new(Region::open_file(&File::open(folder.join("mirror").join(table.mirror_name()))?)?)),
+        |table| {
+            mapped.push(table.mirror_name());
+            Ok(Arc::new(Region::open_file(&File::open(folder.join("mirror").join(table.mirror_name()))?)?))
+        },
     )
 }
 
@@ -53,6 +67,26 @@ async fn later_writes_into_the_active_memtable_are_seen() {
     assert_eq!(keys(&elsewhere), ["memtable=2", "table=1"]);
     assert_eq!(elsewhere.get(b"memtable", before).unwrap(), None, "an older sequence does not see it");
     assert_eq!(elsewhere.read_sequence(), 2);
+}
+
+#[tokio::test]
+async fn each_table_is_mapped_once_and_kept_as_long_as_views_name_it() {
+    let fixture = Fixture::new();
+    let store = open(&fixture).await;
+    let (mut known, mut mapped) = (MappedTables::default(), Vec::new());
+    for (key, tables) in [("a", 1), ("b", 1), ("c", 1)] {
+        store.apply(&puts(&[(key, "1")])).unwrap();
+        store.flush().await.unwrap();
+        mapped.clear();
+        let view = open_after(&store, fixture.folder(), &mut known, &mut mapped).unwrap();
+        assert_eq!(mapped.len(), tables, "the others are known");
+        assert!(keys(&view).contains(&format!("{key}=1")));
+    }
+    store.merge(Arc::new(KeepAll)).await.unwrap();
+    mapped.clear();
+    let view = open_after(&store, fixture.folder(), &mut known, &mut mapped).unwrap();
+    assert_eq!(keys(&view), ["a=1", "b=1", "c=1"]);
+    assert_eq!(mapped, view.tables().map(|table| table.mirror_name()).collect::<Vec<_>>());
 }
 
 #[tokio::test]
