@@ -14,6 +14,9 @@
 //!            1 = f32, 2 = f16, 3 = bf16, side: norm f32
 //!            5 = f32 in halves: all upper ones, then all lower ones (kernel::halves), side: norm f32
 //!            4 = i8 codes plus 128, side: norm f32, scale f32, squared length f32, sum of the codes i32
+//!            6 = i8 codes 16 h + l, up to 119: two parts of n bytes, first of h + 8, then of l + 8, a byte of which has that of
+//!            component j in its lower four bits and that of n + j in its upper ones, side: norm f32, scale f32, squared
+//!            length f32, scale of 16 h alone f32
 //!        256 length           u32, atomic: released after a row is complete
 //! graph   64 m                u32          68 ef_construction u32 72 seed       u64
 //!         80 capacity         u32, nodes   84 upper capacity  u32, rows of m links above level 0
@@ -32,8 +35,8 @@
 //!              48 parts          u32, 2 or 3
 //!              64 table of parts, each: kind u32 (1 rows, 2 graph, 3 exact rows) | 0 u32 | offset u64 | length u64
 //! link:        a node, or u32::MAX for none, or on level 0 2^31 + the node's twin (the next node with an equal row)
-//! encoded row: side | dimensions x element, or upper halves and then lower ones, without padding; not in a file of this
-//!              crate, but wherever a row is kept alone
+//! encoded row: side | dimensions x element, or the parts one after the other, without padding (of element type 6, the first
+//!              bytes of each part, as many as there are dimensions and at most n); not in a file of this crate, but wherever a row is kept alone
 //! trailer:     CRC32C of each chunk after the header, u32 each | CRC32C of that table | "KVSEAL01"
 //! ```
 //! Sections start at multiples of 64 bytes. What is not named is zero and reserved.

@@ -37,10 +37,11 @@
 //! space    0 version u8 = 1 | encoding u8 | metric u8 | 0 u8 | dimension u32
 //! row      0 version u8 = 1 | encoding u8 | metric u8 | normalized u8 | space u32 | dimension u32
 //!         12 side: norm f32, the length that the row was given with;
-//!            of bytes with a scale also: scale f32 | squared length of the decoded row f32 | sum of the codes i32
+//!            of bytes with a scale also: scale f32 | squared length of the decoded row f32 | sum of the codes i32,
+//!            or, if they are split: scale of the upper bits f32
 //!            elements: dimension x (f32 | f16 | bf16 | code i8 + 128 as u8);
-//!            of split f32: dimension x upper u16, dimension x lower u16
-//! encoding   1 f32, 2 f16, 3 bf16, 4 i8 with a scale, 5 split f32      metric   1 L2, 2 cosine, 3 inner product
+//!            of split f32: dimension x upper u16, dimension x lower u16; of split i8: as `vecindex` draws it
+//! encoding   1 f32, 2 f16, 3 bf16, 4 i8 with a scale, 5 split f32, 6 split i8     metric   1 L2, 2 cosine, 3 inner product
 //! normalized 1 if the elements are of length one (cosine)
 //! ```
 //! Side and elements are those of [`vecindex`], so a row that is read back is the row that was stored.

@@ -95,7 +95,7 @@ impl Space {
             return Err(bad(0, format!("it is of version {version}, expected {VERSION}")));
         }
         let element = ElementType::from_code((*element).into())
-            .ok_or_else(|| bad(1, format!("encoding {element}, expected 1 to 5")))?;
+            .ok_or_else(|| bad(1, format!("encoding {element}, expected 1 to 6")))?;
         let metric =
             Metric::from_code((*metric).into()).ok_or_else(|| bad(2, format!("metric {metric}, expected 1 to 3")))?;
         if *zero != 0 {

@@ -147,11 +147,6 @@ impl<S: VectorStorage> SearchCursor<S> {
         Ok(())
     }
 
-    /// Rows of the lowest level that were compared since the start: what a search costs, whatever the machine.
-    pub fn compared(&self) -> usize {
-        self.visited.count()
-    }
-
     /// The next nearest row, or `None` when every row was returned. Ascending as far as the search can tell: a row that it
     /// meets late, nearer than one already returned, comes at once. A cursor that was started on another index returns
     /// nothing.

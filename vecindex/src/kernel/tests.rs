@@ -270,6 +270,9 @@ macro_rules! suite {
                 }
                 code_rows_agree(k, &[vec![-128; AT_ONCE], vec![127; AT_ONCE]]);
                 code_rows_agree(k, &[vec![127; AT_ONCE], vec![127; AT_ONCE]]);
+                // Bytes of -1 are numbers of 15, met by -128 and by 127.
+                nibbles_agree(k, &[vec![-128; AT_ONCE / 2], vec![-1; AT_ONCE / 2]]);
+                nibbles_agree(k, &[vec![127; AT_ONCE / 2], vec![-1; AT_ONCE / 2]]);
             }
         }
 

@@ -35,7 +35,6 @@ pub enum AnyIndex {
     Bf16(Hnsw<Rows<Bf16>>),
     I8(Hnsw<Rows<I8>>),
     SplitF32(Hnsw<Rows<SplitF32>>),
-    /// Bytes in halves.
     SplitI8(Hnsw<Rows<SplitI8>>),
 }
 

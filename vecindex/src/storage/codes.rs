@@ -42,6 +42,16 @@ pub struct CodeQuery {
 #[repr(align(64))]
 pub(super) struct Line(pub(super) [i8; 64]);
 
+impl CodeQuery {
+    /// Makes components a query of codes, of which the largest become `most`.
+    pub(super) fn fill(&mut self, metric: Metric, raw: &[f32], scale: f64, stride: usize, most: i8) {
+        self.lines.clear();
+        self.lines.resize(stride / 64, Line([0; 64]));
+        let lines = &mut self.lines;
+        self.side = quantise(metric, raw, 0.0, scale, most, |at, code| lines[at / 64].0[at % 64] = code);
+    }
+}
+
 /// The nearest integer, the even one of two, for numbers up to 2^51: without fraction is what is as large as this.
 #[inline]
 fn round(x: f64) -> f64 {
@@ -116,10 +126,7 @@ impl Encoding for I8 {
     }
 
     fn prepare(metric: Metric, raw: &[f32], scale: f64, stride: usize, query: &mut CodeQuery) {
-        query.lines.clear();
-        query.lines.resize(stride / 64, Line([0; 64]));
-        let lines = &mut query.lines;
-        query.side = quantise(metric, raw, 0.0, scale, LARGEST, |at, code| lines[at / 64].0[at % 64] = code);
+        query.fill(metric, raw, scale, stride, LARGEST);
     }
 
     fn prepare_row(row: &Row<'_, Self>, query: &mut CodeQuery) {

@@ -202,7 +202,7 @@ pub trait VectorStorage: Send + Sync {
     /// Row `id < len`, as it was given up to rounding, into `out` of `dim` floats.
     fn read(&self, id: u32, out: &mut [f32]);
 
-    /// Bytes of memory that comparing with a row reads. Default: those of floats.
+    /// Bytes of memory that comparing with a row reads, all of it. Default: those of floats.
     fn row_bytes(&self) -> usize {
         4 * self.dim()
     }

@@ -17,13 +17,19 @@ use crate::metric::Metric;
 
 /// The largest code of which `h` and `l` are within their four bits.
 const LARGEST: i8 = 7 * 16 + 7;
+/// A row of which `h` alone knows less than one part in so many is not made up for.
+const LEAST_KNOWN: f64 = 4.0;
 /// What `h` and `l` are stored with on top.
 const HALF: i32 = 8;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
 /// 1 byte a component, with a scale for each row, searched by 4 bits of it. Coarser than [`I8`] where a graph is walked: to be
-/// searched with somewhat larger `ef`, for which it takes less time if the rows do not fit the processor's caches.
+/// searched with somewhat larger `ef`, for which it takes less time if the rows do not fit the processor's caches and have some
+/// hundreds of dimensions (up to 64, nothing is saved).
+///
+/// Where a component of a row is many times as large as most others, 4 bits say nothing of these: from about 15 times on,
+/// [`I8`] is the right encoding.
 #[derive(Debug, Clone, Copy)]
 pub enum SplitI8 {}
 
@@ -51,7 +57,8 @@ fn split(code: i8) -> [u8; 2] {
 fn join(upper: u8, lower: u8) -> i8 {
     match upper << 4 | lower {
         0 => 0,
-        lifted => (i32::from(lifted) - 16 * HALF - HALF) as i8,
+        // No row that was encoded holds one that is too small.
+        lifted => (i32::from(lifted) - 16 * HALF - HALF).max(i8::MIN.into()) as i8,
     }
 }
 
@@ -125,7 +132,7 @@ impl Encoding for SplitI8 {
             square += i64::from(code).pow(2);
             known += i64::from(code) * 16 * (i64::from(h) - i64::from(HALF));
         });
-        let known = if known > 0 { square as f64 / known as f64 } else { 1.0 };
+        let known = if known > 0 { (square as f64 / known as f64).min(LEAST_KNOWN) } else { 1.0 };
         let upper = (f64::from(side.scale) * known) as f32;
         NibbleSide { norm, scale: side.scale, square: side.square, upper }
     }
@@ -136,7 +143,8 @@ impl Encoding for SplitI8 {
     }
 
     fn prepare(metric: Metric, raw: &[f32], scale: f64, stride: usize, query: &mut CodeQuery) {
-        I8::prepare(metric, raw, scale, stride, query);
+        // As rows are: one is at no distance from itself.
+        query.fill(metric, raw, scale, stride, LARGEST);
     }
 
     fn prepare_row(row: &Row<'_, Self>, query: &mut CodeQuery) {
@@ -201,6 +209,7 @@ impl Encoding for SplitI8 {
         }
     }
 
+    /// As [`Encoding::distances`] has it, where row `a` is the query.
     unsafe fn between(kernels: &Kernels, metric: Metric, base: &Base<Self>, a: u32, b: u32) -> f32 {
         let n = base.stride / 2;
         // SAFETY: the caller's promise: a row is `2 n` bytes, and has a side.
@@ -211,25 +220,20 @@ impl Encoding for SplitI8 {
         let (upper, lower) = row.split_at(n);
         let mut product = 0;
         for at in (0..n).step_by(LINE) {
-            let (upper, lower) = (&upper[at..at + LINE], &lower[at..at + LINE]);
             let mut codes = [Line([0; LINE]); 2];
-            for (place, (upper, lower)) in upper.iter().zip(lower).enumerate() {
+            for (place, (upper, lower)) in upper[at..at + LINE].iter().zip(&lower[at..]).enumerate() {
                 codes[0].0[place] = join(upper & 0xf, lower & 0xf);
                 codes[1].0[place] = join(upper >> 4, lower >> 4);
             }
             let sum: i32 = codes.iter().flat_map(|line| line.0).map(i32::from).sum();
             let there = base.rows.wrapping_add(b as usize * base.stride + at);
-            let mut products = [[0], [0]];
-            // SAFETY: a line of each part of row `b`, and two of codes.
-            unsafe {
-                (kernels.codes.nibbles)(codes.as_ptr().cast(), there, 0, LINE, &[0], &mut products[0]);
-                (kernels.codes.nibbles)(codes.as_ptr().cast(), there.add(n), 0, LINE, &[0], &mut products[1]);
-            }
-            let [[upper], [lower]] = products;
-            product += 16 * (upper - HALF * sum) + lower - HALF * sum;
+            let mut products = [0];
+            // SAFETY: a line of row `b`, and two of codes.
+            unsafe { (kernels.codes.nibbles)(codes.as_ptr().cast(), there, 0, LINE, &[0], &mut products) };
+            product += 16 * (products[0] - HALF * sum);
         }
         let NibbleSide { norm, scale, square, .. } = *side;
-        other.distance(metric, other.scale, &CodeSide { norm, scale, square, sum: 0 }, product)
+        other.distance(metric, other.upper, &CodeSide { norm, scale, square, sum: 0 }, product)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Rows in a region: private memory, shared memory that grows, or a sealed file. The bytes are drawn in `format`.
 //!
-//! Rows are padded with zeros to a multiple of 64 bytes and aligned to it, so that kernels need no tails. Under cosine a
+//! Rows are padded with zeros to a multiple of 64 bytes (or 128) and aligned to 64, so that kernels need no tails. Under cosine a
 //! row is stored normalised, its length beside it, so that the distance is one inner product and `read` gives back the
 //! original up to rounding.
 //!

@@ -14,7 +14,7 @@ use crate::encodings::{index_of, stored};
 
 const METRICS: [Metric; 3] = [Metric::L2, Metric::Cosine, Metric::InnerProduct];
 
-fn rows_for<E: Encoding>(metric: Metric, dim: usize, capacity: u32) -> Rows<E> {
+pub fn rows_for<E: Encoding>(metric: Metric, dim: usize, capacity: u32) -> Rows<E> {
     let region = Region::heap(Rows::<E>::bytes_needed(dim, capacity).unwrap()).unwrap();
     Rows::create(Arc::new(region), metric, dim, capacity).unwrap()
 }

@@ -65,7 +65,8 @@ fn codes<D: VectorStorage>(
     Some(rows)
 }
 
-/// Whether rows and codes have the same rows nearest. `codes` are those of `sample`, in its order.
+/// Whether rows and codes have the same rows nearest, or codes are no worse than what the rows would be compared by. `codes` are
+/// those of `sample`, in its order.
 fn agree<D: VectorStorage>(storage: &D, codes: &Rows<I8>, sample: &[u32]) -> bool {
     let places: Vec<u32> = (0..sample.len() as u32).collect();
     let tried = &places[..places.len().min(TRIED)];
@@ -76,12 +77,15 @@ fn agree<D: VectorStorage>(storage: &D, codes: &Rows<I8>, sample: &[u32]) -> boo
         let mut distances = vec![0.0; sample.len()];
         storage.exact_distances(&query, sample, &mut distances);
         let expected = nearest(&distances, *place);
+        let hits = |distances: &[f32]| nearest(distances, *place).iter().filter(|id| expected.contains(id)).count();
         codes.distances(&code, &places, &mut distances);
-        let found = nearest(&distances, *place);
-        (found.iter().filter(|id| expected.contains(id)).count(), expected.len())
+        let by_codes = hits(&distances);
+        storage.distances(&query, sample, &mut distances);
+        [by_codes, hits(&distances), expected.len()]
     };
-    let (same, all) = tried.par_iter().map(same).reduce(|| (0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
-    same * 100 >= all * LEAST
+    let [by_codes, otherwise, all] =
+        tried.par_iter().map(same).reduce(|| [0; 3], |a, b| std::array::from_fn(|i| a[i] + b[i]));
+    by_codes * 100 >= all * LEAST || (storage.is_coarse() && by_codes >= otherwise)
 }
 
 fn nearest(distances: &[f32], but: u32) -> Vec<u32> {

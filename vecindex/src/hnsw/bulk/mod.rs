@@ -18,7 +18,7 @@
 //!
 //! Searches of other threads and processes go on meanwhile and find the rows exactly, as pending ones.
 //!
-//! Rows of floats are compared by codes that are made for the time of a build (`codes`).
+//! Rows of floats, and such as are compared by a part of what they say, are compared by codes that are made for the time of a build (`codes`).
 //!
 //! Memory beside the index while this runs: the codes, a byte a component; 8 `m` + 1 bytes for distances for each row of the
 //! index, however few of them are to be linked, 12 for the order for each that is; and 8 `ef_construction` bytes for each row
@@ -54,8 +54,8 @@ const LARGEST: usize = 16_384;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum BuildOn {
-    /// Codes of one byte a component, which are made for that time, if the rows take more and codes order them alike: some
-    /// thousands are tried. The graph is as good, in a fraction of the time.
+    /// Codes of one byte a component, which are made for that time, if the rows take more, or are compared by
+    /// less than they say, and codes order them alike: some thousands are tried. The graph is as good, in a fraction of the time.
     #[default]
     Codes,
     /// The rows themselves.
