@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -40,6 +41,19 @@ pub struct Config {
     pub(crate) base_position: Option<u64>,
     pub(crate) leave_behind: bool,
     pub(crate) recorder: Arc<dyn Recorder>,
+    pub(crate) retention: Retention,
+    pub(crate) unsafe_single_writer: bool,
+}
+
+/// What garbage collection leaves alone although nothing current needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Retention {
+    /// Newest manifests.
+    pub(crate) manifests: usize,
+    /// Manifests that were the newest within this time.
+    pub(crate) age: Duration,
+    /// Time from the pass that finds garbage to the one that deletes it.
+    pub(crate) quarantine: Duration,
 }
 
 impl Config {
@@ -65,6 +79,12 @@ impl Config {
             base_position: None,
             leave_behind: false,
             recorder: Arc::new(NoRecorder),
+            retention: Retention {
+                manifests: 16,
+                age: Duration::from_secs(3600),
+                quarantine: Duration::from_secs(900),
+            },
+            unsafe_single_writer: false,
         }
     }
 
@@ -167,6 +187,34 @@ impl Config {
     /// Who is told where the store's figures stand; see [`metrics`](crate::metrics). Default: nobody.
     pub fn recorder(mut self, recorder: Arc<dyn Recorder>) -> Config {
         self.recorder = recorder;
+        self
+    }
+
+    /// How many of the newest manifests [`Store::collect_garbage`](crate::Store::collect_garbage) keeps, whatever their
+    /// age. At least 1. Default 16.
+    pub fn keep_manifests(mut self, count: usize) -> Config {
+        self.retention.manifests = count.max(1);
+        self
+    }
+
+    /// For how long garbage collection keeps a manifest, with all of its tables, after a newer one has taken its place: by
+    /// the clock of the object store. Default 1 hour.
+    pub fn keep_for(mut self, time: Duration) -> Config {
+        self.retention.age = time;
+        self
+    }
+
+    /// What garbage collection finds it deletes this much later, in another pass, by the clock of this process. Longer than
+    /// anybody takes who reads a manifest and then, without a checkpoint, its tables. Default 15 minutes.
+    pub fn quarantine(mut self, time: Duration) -> Config {
+        self.retention.quarantine = time;
+        self
+    }
+
+    /// Makes a store in a bucket that does not refuse to create what is there already. Two writers would destroy each
+    /// other's data there, and nobody would notice: only for whoever has other means to be the only one. Default: refused.
+    pub fn unsafe_single_writer(mut self, accept: bool) -> Config {
+        self.unsafe_single_writer = accept;
         self
     }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 use crate::batch::MAX_BATCH_BYTES;
+use crate::checkpoint::CheckpointError;
 use crate::key::{MAX_KEY_BYTES, MAX_VALUE_BYTES};
 use crate::manifest::LeftBehind;
 
@@ -411,6 +412,13 @@ pub enum OpenError {
     ReplayFlush(Box<FlushError>),
     /// The local folder belongs to another store than the bucket, or to one whose bucket is empty now.
     LeftBehind(LeftBehind),
+    /// The object store creates what is there already: it cannot keep two writers apart.
+    Unconditional {
+        /// The object store.
+        objects: String,
+    },
+    /// The manifest that the store was to go on with cannot be held.
+    Base(CheckpointError),
     /// The local folder holds records that were acknowledged, but the bucket was taken over without them.
     OrphanedLog {
         /// The folder of the segments.
@@ -451,6 +459,12 @@ impl Display for OpenError {
             OpenError::Log(error) => write!(f, "the external log failed: {error}"),
             OpenError::Replay(error) => write!(f, "replaying the log failed: {error}"),
             OpenError::ReplayFlush(error) => write!(f, "flushing while opening failed: {error}"),
+            OpenError::Unconditional { objects } => write!(
+                f,
+                "{objects} does not honour create-if-absent (a PUT with If-None-Match), so that two writers could destroy \
+                 each other's data there; use another object store, or Config::unsafe_single_writer"
+            ),
+            OpenError::Base(error) => write!(f, "the manifest to go on with cannot be held: {error}"),
             OpenError::LeftBehind(left) => write!(f, "the bucket does not hold the store of this folder: {left}"),
             OpenError::OrphanedLog { path, epoch } => write!(
                 f,
@@ -462,7 +476,7 @@ impl Display for OpenError {
     }
 }
 
-sources!(OpenError { Storage(StorageError), Log(LogError), Replay(WriteError) });
+sources!(OpenError { Storage(StorageError), Log(LogError), Replay(WriteError), Base(CheckpointError) });
 
 /// A flush or merge that did not take effect (unless it says otherwise). Nothing is lost; the next one tries again.
 #[derive(Debug)]

@@ -49,11 +49,13 @@
 
 mod batch;
 mod blocking;
+mod checkpoint;
 mod codec;
 mod config;
 mod env;
 mod error;
 pub mod fail;
+mod gc;
 mod in_use;
 #[cfg(feature = "ctl")]
 pub mod inspect;
@@ -66,6 +68,7 @@ mod mirror;
 mod object;
 mod place;
 mod prefetch;
+mod probe;
 #[cfg(feature = "s3")]
 mod s3;
 mod sstable;
@@ -86,16 +89,19 @@ pub mod objects {
 
 pub use batch::{Batch, MAX_BATCH_BYTES, Write};
 pub use blocking::Blocking;
+pub use checkpoint::{Checkpoint, CheckpointError, CheckpointOptions, Checkpoints};
 pub use config::{Config, RegionKind};
 pub use env::{Env, EnvFile, SystemEnv};
 pub use error::{
     BatchError, Corruption, FlushError, LogError, OpenError, ReadError, StorageError, Unusable, ViewError, WriteError,
 };
+pub use gc::{Garbage, GcError, GcKind, GcOptions, GcReport, Kept, KeptBecause, garbage};
 pub use in_use::{Held, InUse};
 pub use key::{MAX_KEY_BYTES, MAX_SEQUENCE, MAX_VALUE_BYTES};
 pub use log::{Birth, ExternalLog, LogChoice};
 pub use manifest::{
-    Candidates, LeftBehind, ManifestInfo, candidates, missing_table, peek, pending_tables, read_manifest,
+    Candidates, LeftBehind, ManifestInfo, candidates, manifest_numbers, missing_table, peek, pending_tables,
+    read_manifest,
 };
 pub use sstable::{TableId, TableRef};
 pub use store::{

@@ -3,6 +3,10 @@
 //! ```text
 //! {prefix}/manifest/{number:020}
 //! {prefix}/sst/{epoch:016x}/{counter:016x}.sst
+//! {prefix}/fence/{epoch:016x}                  an epoch that is over, see `gc`
+//! {prefix}/boundary/{number:020}               what was collected, see `gc`
+//! {prefix}/checkpoint/{id}/{beat:08x}          what is kept by name, see `checkpoint`
+//! {prefix}/probe/{nonce}                       scratch, see `probe`
 //! ```
 //! Everything is made by create-if-absent. "Already exists" does not mean that somebody else made it: clients retry
 //! requests that had taken effect, and some stores answer a conflict so. The object itself decides.
@@ -11,8 +15,10 @@ use std::path::Path as LocalPath;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use uuid::Uuid;
 
 use crate::error::{Corruption, StorageError};
 use crate::sstable::TableId;
@@ -68,9 +74,64 @@ impl Names {
         (name.len() == 20 && name.bytes().all(|byte| byte.is_ascii_digit())).then(|| name.parse().ok()).flatten()
     }
 
+    pub(crate) fn tables(&self) -> Path {
+        self.name("sst")
+    }
+
     pub(crate) fn table(&self, id: TableId) -> Path {
         self.name(&format!("sst/{:016x}/{:016x}.sst", id.epoch, id.counter))
     }
+
+    /// The table that a name is of; none for a name that is not a table's.
+    pub(crate) fn table_id(path: &Path) -> Option<TableId> {
+        let counter = hex(path.filename()?.strip_suffix(".sst")?, 16)?;
+        let epoch = hex(path.as_ref().rsplit('/').nth(1)?, 16)?;
+        Some(TableId { epoch, counter })
+    }
+
+    pub(crate) fn fences(&self) -> Path {
+        self.name("fence")
+    }
+
+    pub(crate) fn fence(&self, epoch: u64) -> Path {
+        self.name(&format!("fence/{epoch:016x}"))
+    }
+
+    /// The epoch in a fence's name.
+    pub(crate) fn fenced_epoch(path: &Path) -> Option<u64> {
+        hex(path.filename()?, 16)
+    }
+
+    pub(crate) fn boundaries(&self) -> Path {
+        self.name("boundary")
+    }
+
+    pub(crate) fn boundary(&self, number: u64) -> Path {
+        self.name(&format!("boundary/{number:020}"))
+    }
+
+    pub(crate) fn checkpoints(&self) -> Path {
+        self.name("checkpoint")
+    }
+
+    pub(crate) fn checkpoint(&self, id: Uuid, beat: u64) -> Path {
+        self.name(&format!("checkpoint/{id}/{beat:08x}"))
+    }
+
+    /// Whose checkpoint a name is of, and which beat.
+    pub(crate) fn checkpoint_beat(path: &Path) -> Option<(Uuid, u64)> {
+        let beat = hex(path.filename()?, 8)?;
+        Some((path.as_ref().rsplit('/').nth(1)?.parse().ok()?, beat))
+    }
+
+    pub(crate) fn probe(&self, nonce: Uuid) -> Path {
+        self.name(&format!("probe/{nonce}"))
+    }
+}
+
+fn hex(text: &str, digits: usize) -> Option<u64> {
+    let whole = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    whole.then(|| u64::from_str_radix(text, 16).ok()).flatten()
 }
 
 /// How a create-if-absent ended.
@@ -130,4 +191,21 @@ pub(crate) async fn exists(objects: &dyn ObjectStore, path: &Path) -> Result<boo
         Err(object_store::Error::NotFound { .. }) => Ok(false),
         Err(error) => Err(StorageError::object(format!("looking for {path}"))(error)),
     }
+}
+
+/// Everything below a folder, in no order.
+pub(crate) async fn list(objects: &dyn ObjectStore, dir: &Path) -> Result<Vec<ObjectMeta>, StorageError> {
+    objects.list(Some(dir)).try_collect().await.map_err(StorageError::object(format!("listing {dir}")))
+}
+
+/// Deletes objects; those that are not there are as good as deleted.
+pub(crate) async fn delete(objects: &dyn ObjectStore, paths: Vec<Path>) -> Result<(), StorageError> {
+    let mut deleted = objects.delete_stream(futures::stream::iter(paths).map(Ok).boxed());
+    while let Some(result) = deleted.next().await {
+        match result {
+            Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(StorageError::object("deleting")(error)),
+        }
+    }
+    Ok(())
 }

@@ -164,6 +164,14 @@ pub async fn missing_table(
     missing.try_next().await
 }
 
+/// The numbers of the manifests under `prefix`, ascending: those that were collected are missing.
+///
+/// # Errors
+/// [`StorageError`] if the object store fails.
+pub async fn manifest_numbers(objects: &Arc<dyn ObjectStore>, prefix: &str) -> Result<Vec<u64>, StorageError> {
+    publish::numbers(&**objects, &crate::object::Names::new(prefix)).await
+}
+
 /// Manifest `number` of the bucket, none if there is none of that number.
 ///
 /// # Errors

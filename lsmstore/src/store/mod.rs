@@ -4,14 +4,16 @@
 //! level to level. Each change of what can be read is a new [`View`], published before the change is used.
 //!
 //! # Invariants
-//! * Lock order: merging, uploader, local, own log, writer, view. Listeners run under the writer's lock.
+//! * Lock order: garbage, merging, uploader, local, own log, writer, view. Listeners run under the writer's lock.
 //! * A view is published before the first write into a memtable that only it names.
 //! * Tables leave a view only after the local manifest without them is durable; memtables only after the one with their
 //!   tables is.
 //! * Once fenced, poisoned or closed the handle refuses everything; views that somebody holds stay readable.
 
+mod base;
 mod flush;
 mod folder;
+mod garbage;
 mod group;
 mod merge;
 mod open;
@@ -40,6 +42,7 @@ pub use write::{Applied, Replayed};
 use crate::config::{Config, RegionKind};
 use crate::env::{Env, blocking};
 use crate::error::{StorageError, Unusable, WriteError};
+use crate::gc;
 use crate::log::LogChoice;
 use crate::manifest::{ManifestInfo, local};
 use crate::memtable::Memtable;
@@ -97,6 +100,9 @@ struct Inner {
     published_version: AtomicU64,
     manifest: Mutex<ManifestInfo>,
     merging: tokio::sync::Mutex<()>,
+    /// Held by a pass of garbage collection, which takes the local lock for a moment.
+    garbage: tokio::sync::Mutex<gc::Memory>,
+    known: Mutex<gc::Known>,
     tables: AtomicU64,
     counters: Counters,
     folder: Mutex<Option<Box<dyn Send + Sync>>>,

@@ -1,4 +1,4 @@
-//! Opening a store: finding the newest manifest, completing the mirror, taking over with the next epoch.
+//! Opening a store: completing the mirror of the manifest that `base` found, taking over with the next epoch.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::env::{Env, nonce};
 use crate::error::{OpenError, StorageError, WriteError};
+use crate::gc::Known;
 use crate::log::LogChoice;
 use crate::manifest::{LogKind, Manifest, ManifestInfo, local, publish};
 use crate::memtable::insert::{Heights, Inserter};
@@ -23,6 +24,7 @@ use crate::mirror::Mirror;
 use crate::object::{self, Created, Names};
 use crate::sstable::read::Table;
 use crate::sstable::{TableId, TableRef};
+use crate::store::base::Start;
 use crate::store::flush::{Local, birth_of, tables_of};
 use crate::store::folder::{identity, take_mark};
 use crate::store::group::Group;
@@ -93,13 +95,13 @@ impl Store {
     }
 }
 
-struct Opening<'a> {
-    config: &'a Config,
-    objects: &'a Arc<dyn ObjectStore>,
-    env: &'a Arc<dyn Env>,
-    log: &'a LogChoice,
-    names: &'a Names,
-    mirror: &'a Mirror,
+pub(super) struct Opening<'a> {
+    pub(super) config: &'a Config,
+    pub(super) objects: &'a Arc<dyn ObjectStore>,
+    pub(super) env: &'a Arc<dyn Env>,
+    pub(super) log: &'a LogChoice,
+    pub(super) names: &'a Names,
+    pub(super) mirror: &'a Mirror,
 }
 
 /// A bucket that was taken over.
@@ -118,20 +120,19 @@ struct Opened {
 impl Opening<'_> {
     /// None if another writer was faster.
     async fn attempt(&self, orderly: Option<(Uuid, u64)>) -> Result<Option<Opened>, OpenError> {
+        let mut start = self.start().await?;
+        let hold = start.hold.take();
+        let opened = self.take_over(start, orderly).await?;
+        if let Some(hold) = hold {
+            // One that stays ends by itself. After an error it is left: our manifest may still come to be there.
+            let _ = self.checkpoints().delete(hold.id).await;
+        }
+        Ok(opened)
+    }
+
+    async fn take_over(&self, start: Start, orderly: Option<(Uuid, u64)>) -> Result<Option<Opened>, OpenError> {
         let random = StorageError::local("random bytes");
-        let latest = publish::latest(&**self.objects, self.names).await?;
-        let (number, epoch, newest, mut next) = match latest {
-            Some((number, newest)) => {
-                self.refuse_another(Some(&newest))?;
-                let base = self.base(number, &newest).await?;
-                self.check_log(&base)?;
-                (number, newest.epoch, Some(newest), base)
-            }
-            None => {
-                self.refuse_another(None)?;
-                (0, 0, None, self.first_manifest().await?)
-            }
-        };
+        let Start { number, epoch, newest, base: mut next, .. } = start;
         let mut left_behind = None;
         let mut local = None;
         match local::read(&**self.env, &self.config.local_dir) {
@@ -155,7 +156,14 @@ impl Opening<'_> {
             self.mirror.clean(&tables_named(&next))?;
         }
         let trusted = number > 0 && orderly == Some((next.store_id, number));
-        let tables = self.complete(&mut next, !trusted).await?;
+        let tables = match self.complete(&mut next, !trusted).await {
+            Err(missing @ OpenError::Storage(StorageError::Missing { .. })) => {
+                // What was the newest manifest when we began may be old enough to be collected by now.
+                let moved_on = publish::newest_number(&**self.objects, self.names, Some(number)).await?.is_some();
+                return if moved_on { Ok(None) } else { Err(missing) };
+            }
+            completed => completed?,
+        };
         let own = self.own_log(&mut next, number > 0)?;
         let held = next.last_sequence;
         next.epoch = epoch + 1;
@@ -204,7 +212,7 @@ impl Opening<'_> {
         Ok(Some(Opened { number, manifest: next, tables, seed, own, logged, left_behind }))
     }
 
-    fn check_log(&self, manifest: &Manifest) -> Result<(), OpenError> {
+    pub(super) fn check_log(&self, manifest: &Manifest) -> Result<(), OpenError> {
         let expected = kind(self.log);
         if manifest.log == expected || manifest.log == LogKind::Nobody || manifest.clean {
             return Ok(());
@@ -238,7 +246,7 @@ impl Opening<'_> {
         Ok(Some(segments))
     }
 
-    async fn first_manifest(&self) -> Result<Manifest, OpenError> {
+    pub(super) async fn first_manifest(&self) -> Result<Manifest, OpenError> {
         let position = match self.log {
             LogChoice::External(log) => log.position().await?,
             _ => 0,
@@ -259,53 +267,6 @@ impl Opening<'_> {
             levels: Vec::new(),
             sections: Vec::new(),
         })
-    }
-
-    /// The manifest whose content the store goes on with: the one that the owner chose, else the local one if it is
-    /// newer than the bucket's newest, else that one.
-    async fn base(&self, number: u64, newest: &Manifest) -> Result<Manifest, OpenError> {
-        let (env, dir) = (&**self.env, &*self.config.local_dir);
-        let Some(nonce) = self.config.base else {
-            return match local::newer(env, dir, self.mirror, newest) {
-                Ok(Some((_, local))) => Ok(local),
-                // Without a log nothing else has what it holds.
-                Err(error) if matches!(self.log, LogChoice::Nobody) => Err(error.into()),
-                // One that is newer but cannot be used is the log's matter: its records are still needed.
-                _ => Ok(newest.clone()),
-            };
-        };
-        if newest.nonce == nonce {
-            return Ok(newest.clone());
-        }
-        // One that cannot be read is not the one that the owner chose.
-        let local = local::read(env, dir).ok().flatten();
-        if let Some((_, local)) = local.filter(|(_, local)| local.nonce == nonce) {
-            return Ok(local);
-        }
-        for number in (1..number).rev() {
-            let path = self.names.manifest(number);
-            let Some(bytes) = object::get(&**self.objects, &path).await? else { continue };
-            match Manifest::decode(path.as_ref(), number, &bytes) {
-                Ok(manifest) if manifest.nonce == nonce => return Ok(manifest),
-                _ => {}
-            }
-        }
-        Err(StorageError::Missing { object: format!("manifest with nonce {nonce}") }.into())
-    }
-
-    /// A folder whose store is not the bucket's is not made that of another one.
-    fn refuse_another(&self, newest: Option<&Manifest>) -> Result<(), OpenError> {
-        if self.config.leave_behind {
-            return Ok(());
-        }
-        let dir = &self.config.local_dir;
-        let left = match local::read(&**self.env, dir) {
-            Ok(local) => local.and_then(|(_, local)| local::left_behind(dir, &local, newest)),
-            // Nobody knows what an empty bucket should have held.
-            Err(error) if newest.is_none() => return Err(error.into()),
-            Err(_) => None,
-        };
-        left.map_or(Ok(()), |left| Err(OpenError::LeftBehind(left)))
     }
 
     /// Maps the mirror of every table, fetching what is missing or wrong, and uploads what has no object (any more). With
@@ -372,6 +333,8 @@ impl Opened {
             reads: Arc::clone(&counters.reads),
         };
         let replaying = (!matches!(log, LogChoice::Nobody)).then_some(held);
+        let mut known = Known::default();
+        known.note(self.number, &self.manifest);
         let inner = Inner {
             store_id: self.manifest.store_id,
             epoch: self.manifest.epoch,
@@ -402,6 +365,8 @@ impl Opened {
                 announce: true,
             }),
             merging: tokio::sync::Mutex::new(()),
+            garbage: tokio::sync::Mutex::default(),
+            known: Mutex::new(known),
             tables: AtomicU64::new(1),
             counters,
             folder: Mutex::new(Some(folder)),

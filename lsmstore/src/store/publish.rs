@@ -6,6 +6,8 @@
 //! * An attempt to create a manifest whose outcome is unknown is repeated, byte by byte, until it is known; nothing
 //!   else is published before. So a retry never takes our own manifest for another writer's.
 //! * A manifest in the object store names tables only whose objects are there.
+//! * A creation that took effect is believed only when our epoch has no fence: its number may be one that was used before
+//!   and collected since, see `gc`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -121,15 +123,14 @@ impl Inner {
         if let Some(attempt) = &uploader.in_doubt {
             let (number, nonce, bytes) = (attempt.number, attempt.manifest.nonce, attempt.bytes.clone());
             let length = bytes.len();
-            match publish::create(&*self.objects, &self.names, number, nonce, bytes).await? {
-                Created::Ours => {}
-                Created::Theirs => {
-                    return Err(self.poison(Unusable::Fenced { epoch: self.epoch, manifest: number }).into());
-                }
+            let created = publish::create(&*self.objects, &self.names, number, nonce, bytes).await?;
+            if created == Created::Theirs || object::exists(&*self.objects, &self.names.fence(self.epoch)).await? {
+                return Err(self.poison(Unusable::Fenced { epoch: self.epoch, manifest: number }).into());
             }
             self.counters.put(length);
         }
         if let Some(attempt) = uploader.in_doubt.take() {
+            lock(&self.known).note(attempt.number, &attempt.manifest);
             *lock(&self.manifest) = ManifestInfo::of(attempt.number, &attempt.manifest);
             (uploader.number, uploader.version) = (attempt.number, attempt.version);
             uploader.manifest = attempt.manifest;

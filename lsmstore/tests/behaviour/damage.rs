@@ -2,11 +2,10 @@
 
 use std::path::PathBuf;
 
-use futures::TryStreamExt;
 use lsmstore::{FlushOptions, LogChoice, OpenError, StorageError, Store};
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::ObjectStoreExt;
 
-use crate::fixture::{Fixture, get, puts};
+use crate::fixture::{Fixture, get, names, puts};
 
 /// A small store with two tables, closed in an orderly way or not.
 async fn filled(orderly: bool) -> Fixture {
@@ -29,14 +28,6 @@ fn right(store: &Store) {
     for n in 0..12 {
         assert_eq!(get(store, &format!("k{n:02}")), Some(format!("value 1 {n}")));
     }
-}
-
-async fn names(fixture: &Fixture, part: &str) -> Vec<object_store::path::Path> {
-    let listed: Vec<_> = ObjectStore::list(&*fixture.objects, None).try_collect().await.unwrap();
-    let mut names: Vec<_> =
-        listed.into_iter().map(|meta| meta.location).filter(|name| name.as_ref().contains(part)).collect();
-    names.sort();
-    names
 }
 
 fn mirrors(fixture: &Fixture) -> Vec<PathBuf> {
@@ -189,4 +180,27 @@ async fn a_table_that_a_manifest_names_and_the_bucket_lacks_is_a_loud_error() {
         matches!(&error, OpenError::Storage(StorageError::Missing { object }) if object == name.as_ref()),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_damaged_newest_manifest_is_passed_over_only_when_somebody_names_an_older_one() {
+    let fixture = filled(false).await;
+    let objects: std::sync::Arc<dyn object_store::ObjectStore> = std::sync::Arc::clone(&fixture.objects) as _;
+    let manifests = names(&fixture, "/manifest/").await;
+    let older = lsmstore::read_manifest(&objects, "test", manifests.len() as u64 - 1).await.unwrap().unwrap();
+    fixture.objects.put(manifests.last().unwrap(), "damaged".into()).await.unwrap();
+    let other = fixture.elsewhere();
+    for _ in 0..2 {
+        let error = other.try_open(other.config(), LogChoice::Nobody).await.unwrap_err().to_string();
+        assert!(error.contains("Config::base") && error.contains("Bring the object back"), "{error}");
+    }
+    let unknown = other.config().base(uuid::Uuid::nil());
+    other.try_open(unknown, LogChoice::Nobody).await.unwrap_err();
+    let store = other.open_with(other.config().base(older.nonce), LogChoice::Nobody).await;
+    assert!(store.epoch() > older.epoch + 1, "the damaged one may have begun an epoch");
+    assert_eq!(get(&store, "k00").as_deref(), Some("value 0 0"));
+    store.apply(&puts(&[("k00", "new")])).unwrap();
+    store.flush().await.unwrap();
+    drop(store);
+    assert_eq!(get(&fixture.elsewhere().open().await, "k00").as_deref(), Some("new"));
 }

@@ -2,16 +2,21 @@
 //! that fails on demand.
 
 use std::fmt::{self, Debug, Display};
+use std::fs::File;
+use std::io;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use futures::TryStreamExt;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use lsmstore::objects::{self, ObjectStore};
 use lsmstore::{
-    Batch, Birth, Config, ExternalLog, LogChoice, LogError, ManifestInfo, OpenError, Replayed, Store, SystemEnv,
-    WriteError,
+    Batch, Birth, Config, Env, EnvFile, ExternalLog, LogChoice, LogError, ManifestInfo, OpenError, Replayed, Store,
+    SystemEnv, WriteError,
 };
 use object_store::path::Path as ObjectPath;
 use object_store::{
@@ -52,6 +57,76 @@ impl Fixture {
 
     pub async fn open(&self) -> Store {
         self.open_with(self.config(), LogChoice::Nobody).await
+    }
+}
+
+/// The names of the objects that contain a text, in order.
+pub async fn names(fixture: &Fixture, part: &str) -> Vec<ObjectPath> {
+    let listed: Vec<_> = ObjectStore::list(&*fixture.objects, None).try_collect().await.unwrap();
+    let names = listed.into_iter().map(|meta| meta.location);
+    let mut names: Vec<_> = names.filter(|name| name.as_ref().contains(part)).collect();
+    names.sort();
+    names
+}
+
+/// The real thing, with a clock that only tests move.
+#[derive(Debug, Default)]
+pub struct SetClock {
+    system: SystemEnv,
+    now: Mutex<Duration>,
+}
+
+impl SetClock {
+    pub fn forward(&self, by: Duration) {
+        *self.now.lock().unwrap() += by;
+    }
+}
+
+impl Env for SetClock {
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.system.create_dir(dir)
+    }
+    fn create(&self, path: &Path) -> io::Result<Box<dyn EnvFile>> {
+        self.system.create(path)
+    }
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.system.read(path)
+    }
+    fn open(&self, path: &Path) -> io::Result<File> {
+        self.system.open(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.system.rename(from, to)
+    }
+    fn truncate(&self, path: &Path, length: u64) -> io::Result<()> {
+        self.system.truncate(path, length)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.system.remove(path)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.system.list(dir)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.system.sync_dir(dir)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        self.system.lock(path)
+    }
+    fn monotonic(&self) -> Duration {
+        *self.now.lock().unwrap()
+    }
+    fn wall(&self) -> SystemTime {
+        self.system.wall()
+    }
+    fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
+        self.system.random(bytes)
+    }
+    fn spawn(&self, job: BoxFuture<'static, ()>) {
+        self.system.spawn(job);
+    }
+    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
+        self.system.spawn_blocking(job);
     }
 }
 

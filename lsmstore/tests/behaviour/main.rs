@@ -4,6 +4,9 @@
 mod a_folder_whose_bucket_is_gone;
 mod an_object_store_that_is_down;
 mod by_hand;
+mod checkpoints;
+mod collecting;
+mod conditions;
 mod crashing;
 mod damage;
 mod disk;
