@@ -66,6 +66,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = WorkerConfig {
         cache_dir: None,
         cache_bytes: 4 << 30,
+        retention: Duration::from_secs(3600),
+        collect_every: Duration::from_secs(900),
         dir: dir.clone(),
         endpoint: Endpoint::Memory,
         bucket: "b".into(),

@@ -44,6 +44,8 @@ pub static FLUSH_INTERVAL_MS: GucSetting<i32> = GucSetting::<i32>::new(5000);
 pub static MEMTABLE_SIZE_MB: GucSetting<i32> = GucSetting::<i32>::new(64);
 /// What may wait for an object store that is slow or down, in megabytes.
 pub static BACKLOG_MB: GucSetting<i32> = GucSetting::<i32>::new(4096);
+/// How long what was replaced stays in the bucket, in minutes.
+pub static RETENTION_MINUTES: GucSetting<i32> = GucSetting::<i32>::new(7 * 24 * 60);
 /// Candidates that a search of an lsm_hnsw index keeps before it returns its first row.
 pub static EF_SEARCH: GucSetting<i32> = GucSetting::<i32>::new(64);
 
@@ -185,6 +187,16 @@ pub fn init() {
         i32::MAX,
         GucContext::Sighup,
         GucFlags::UNIT_MB,
+    );
+    GucRegistry::define_int_guc(
+        c"lsm_s3.retention",
+        c"How long what was replaced stays in the bucket.",
+        c"A base backup that is older cannot be restored without the write-ahead log since.",
+        &RETENTION_MINUTES,
+        0,
+        10 * 366 * 24 * 60,
+        GucContext::Sighup,
+        GucFlags::UNIT_MIN,
     );
     GucRegistry::define_int_guc(
         c"lsm_s3.ef_search",

@@ -31,6 +31,8 @@ const LIBRARY: &str = "kriya_pg";
 const MAIN: &str = "kriya_worker_main";
 /// How often a server says in a bucket that it uses it: each time is a PUT that is paid for.
 const LEASE: Duration = Duration::from_secs(10);
+/// How often the bucket is looked through for garbage: a handful of listings each time.
+const COLLECT_EVERY: Duration = Duration::from_secs(900);
 /// How long the main thread sleeps when nobody wakes it.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -126,6 +128,10 @@ fn configuration() -> Result<WorkerConfig, String> {
         memtable_bytes: megabytes << 20,
         flush_interval: Duration::from_millis(interval),
         backlog_bytes: u64::try_from(settings::BACKLOG_MB.get()).map_err(|e| e.to_string())? << 20,
+        retention: Duration::from_secs(
+            60 * u64::try_from(settings::RETENTION_MINUTES.get()).map_err(|e| e.to_string())?,
+        ),
+        collect_every: COLLECT_EVERY,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     })
 }

@@ -84,6 +84,11 @@ pub struct WorkerConfig {
     /// What may wait for an object store that is slow or down: bytes of tables on the local disk, then writers wait; bytes
     /// of log, then it is kept from the local disk's position on only.
     pub backlog_bytes: u64,
+    /// How long what was replaced stays in the bucket: a base backup that is younger can be gone on with.
+    pub retention: Duration,
+    /// How often the bucket is looked through for what nobody needs any more, and how long at least that stays after it
+    /// was found.
+    pub collect_every: Duration,
     /// For a bucket that other servers can reach: how often this one says in it that it uses it. `None`: never.
     pub lease: Option<Duration>,
     /// Version of the build, for the status.

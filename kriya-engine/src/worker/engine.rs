@@ -56,6 +56,7 @@ pub(crate) struct Signals {
     pub flushing: Signal,
     pub merging: Signal,
     pub publishing: Signal,
+    pub collecting: Signal,
     pub tenancy: Signal,
     pub linking: Signal,
     pub sealing: Signal,
@@ -100,9 +101,16 @@ impl Signals {
         if how == Ending::Abrupt || !self.serving.load(Ordering::SeqCst) || self.failing.load(Ordering::SeqCst) {
             self.abandoned.send_replace(true);
         }
-        for signal in
-            [&self.flushing, &self.merging, &self.publishing, &self.tenancy, &self.linking, &self.sealing, &self.ending]
-        {
+        for signal in [
+            &self.flushing,
+            &self.merging,
+            &self.publishing,
+            &self.collecting,
+            &self.tenancy,
+            &self.linking,
+            &self.sealing,
+            &self.ending,
+        ] {
             signal.wake();
         }
     }

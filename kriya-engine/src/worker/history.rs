@@ -155,7 +155,8 @@ impl Choice<'_> {
         // on the same branch needs more.
         let (mut unreadable, mut same_branch) = (0, false);
         let mut later = newest.clone();
-        for number in (1..newest.number).rev() {
+        let numbers = self.runtime.block_on(lsmstore::manifest_numbers(self.objects, self.prefix))?;
+        for number in numbers.into_iter().rev().filter(|number| *number < newest.number) {
             (self.go_on)()?;
             let older = lsmstore::read_manifest(self.objects, self.prefix, number);
             let older = match self.runtime.block_on(older) {

@@ -1,6 +1,6 @@
 //! Settings that change while the worker runs: what takes effect at once, and what is only asked for.
 //!
-//! Flush interval, size of memtables, the cache's budget and credentials take effect. Where objects are does not, while
+//! Flush interval, size of memtables, the cache's budget, the retention and credentials take effect. Where objects are does not, while
 //! tables are there: they would be elsewhere than where the worker looks.
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -2,7 +2,7 @@
 //!
 //! [`start`] spawns everything and returns; the caller's thread then serves the calls of its [`Host`] until
 //! [`WorkerHandle::finished`] says how it ended. Threads: one that starts and ends the worker, one that accepts, one per
-//! session, one each for flushing, merging, linking and sealing, a small async runtime for objects, and a pool for builds.
+//! session, one each for flushing, merging, publishing, collecting, linking and sealing, a small async runtime for objects, and a pool for builds.
 //!
 //! Locks are taken in this order, and none is held while waiting for the host except where said: an index's append lock,
 //! the counters (which log a ceiling through the host), the store's writer, the table of row locks. The host's thread takes none of them.
@@ -11,6 +11,7 @@ mod active;
 mod build;
 mod cache;
 mod check;
+mod collecting;
 mod config;
 mod counters;
 mod engine;
@@ -115,7 +116,7 @@ impl WorkerHandle {
         self.flush_soon();
     }
 
-    /// Takes over new settings. Flush interval, size of memtables, the cache's budget and credentials take effect. While
+    /// Takes over new settings. Flush interval, size of memtables, the cache's budget, the retention and credentials take effect. While
     /// nothing is served, the next attempt is made with all of them; while tables are served, where they are kept does
     /// not change: [`Host::report`] and the status tell what waits for a restart. Without tables the worker ends in order,
     /// to be started anew.
@@ -224,6 +225,7 @@ fn serve(engine: Arc<Engine>, socket: &Path) -> Result<(), WorkerError> {
     let spawned = spawn("kriya-flush", flushing::flush_forever)
         .and_then(|()| spawn("kriya-merge", flushing::merge_forever))
         .and_then(|()| spawn("kriya-publish", publishing::publish_forever))
+        .and_then(|()| spawn("kriya-collect", collecting::collect_forever))
         .and_then(|()| spawn("kriya-lease", lease::keep_forever))
         .and_then(|()| spawn("kriya-link", sealing::link_forever))
         .and_then(|()| spawn("kriya-seal", sealing::seal_forever));

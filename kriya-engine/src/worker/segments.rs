@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use kriya_region::Region;
 use lsmstore::{Held, InUse, fail};
 use object_store::path::Path as ObjectPath;
@@ -84,6 +84,15 @@ fn remove_files(folder: &Path, names: [&str; 2]) {
         let _ = std::fs::remove_file(folder.join(name));
         let _ = std::fs::remove_file(folder.join(aside_of(name)));
     }
+}
+
+/// Whether a name is that of a segment's file: index, segment and generation, rows or graph.
+fn is_ours(name: &str) -> bool {
+    let Some(stem) = name.strip_suffix(".rows").or_else(|| name.strip_suffix(".graph")) else { return false };
+    let hex = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let parts: Vec<&str> = stem.split('-').collect();
+    matches!(parts[..], [index, segment, generation]
+        if index.len() == 16 && segment.len() == 16 && [index, segment, generation].into_iter().all(hex))
 }
 
 fn aside_of(name: &str) -> String {
@@ -315,6 +324,30 @@ impl SegmentFiles {
         Ok(())
     }
 
+    /// The objects of segments in the bucket and their lengths; what is not named as they are is none.
+    pub(crate) async fn objects_there(&self) -> Result<Vec<(String, u64)>, object_store::Error> {
+        let folder = self.object("");
+        let listed: Vec<_> = self.objects.list(Some(&folder)).try_collect().await?;
+        let ours = listed.into_iter().filter_map(|meta| {
+            let name = meta.location.filename()?.to_owned();
+            is_ours(&name).then_some((name, meta.size))
+        });
+        Ok(ours.collect())
+    }
+
+    /// Deletes objects of segments.
+    pub(crate) async fn delete_objects(&self, names: &[String]) -> Result<(), object_store::Error> {
+        let paths: Vec<_> = names.iter().map(|name| Ok(self.object(name))).collect();
+        let mut deleted = self.objects.delete_stream(futures::stream::iter(paths).boxed());
+        while let Some(result) = deleted.next().await {
+            match result {
+                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Removes every file that is not one of `keep`.
     pub(crate) fn clean(&self, keep: &std::collections::HashSet<String>) -> Result<(), SegmentError> {
         for entry in std::fs::read_dir(&self.folder).map_err(Self::local(&self.folder))? {
@@ -393,6 +426,21 @@ mod tests {
         {
             self.given_up.store(true, Ordering::SeqCst);
             async { Ok(()) }.boxed()
+        }
+    }
+
+    #[test]
+    fn only_names_of_segments_are_taken_for_ours() {
+        for name in ["00000000000000a1-0000000000000002-19a.rows", "00000000000000a1-0000000000000002-0.graph"] {
+            assert!(is_ours(name), "{name}");
+        }
+        for name in [
+            "a-b-c.rows",
+            "00000000000000a1-0000000000000002-.rows",
+            "00000000000000a1-0000000000000002-1.txt",
+            ".rows",
+        ] {
+            assert!(!is_ours(name), "{name}");
         }
     }
 

@@ -94,6 +94,10 @@ impl From<OpenError> for StartError {
         match error {
             OpenError::Storage(error) => error.into(),
             OpenError::ReplayFlush(error) => StartError::flush(*error),
+            OpenError::Unconditional { .. } => StartError::refused(
+                error.to_string(),
+                "Use an object store that supports If-None-Match, as Amazon S3, MinIO and Cloudflare R2 do.",
+            ),
             OpenError::WrongLog { .. } | OpenError::LogElsewhere { .. } | OpenError::ForeignLog { .. } => {
                 StartError::refused(error.to_string(), "Use another prefix.")
             }
@@ -121,6 +125,8 @@ pub(crate) fn open(
         .memtable_bytes(live.asked().memtable_bytes)
         .memtable_region(RegionKind::Shared)
         .max_pending_bytes(config.backlog_bytes)
+        .keep_for(config.retention)
+        .quarantine(config.collect_every)
         .leave_behind(takeover.is_some_and(|takeover| takeover.accept_loss));
     if config.endpoint == Endpoint::Memory {
         config.forget_memory().map_err(|error| StartError::failed(&error))?;

@@ -111,7 +111,7 @@ fn drain(mut cursor: IndexCursor) -> (Vec<(u64, f32)>, usize) {
 }
 
 /// Checks that a search finds every row of `rows` once and no other.
-fn check_all(backend: &mut Backend, index: u64, rows: &HashSet<u64>) {
+pub fn check_all(backend: &mut Backend, index: u64, rows: &HashSet<u64>) {
     let found = search(backend, index, &vector(5));
     let tids: HashSet<u64> = found.iter().map(|(tid, _)| *tid).collect();
     assert_eq!(tids.len(), found.len(), "a row came twice");

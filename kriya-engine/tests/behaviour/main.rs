@@ -3,6 +3,7 @@
 
 mod cache;
 mod cluster;
+mod collecting;
 mod counters;
 mod gone_buckets;
 mod histories;

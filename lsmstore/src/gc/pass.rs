@@ -77,10 +77,11 @@ impl Pass<'_> {
     }
 
     pub(crate) async fn run(&self, memory: &mut Memory) -> Result<GcReport, GcError> {
-        let now = self.env.monotonic();
         let mut report = GcReport { dry_run: self.dry_run, ..GcReport::default() };
         let published = self.owner.map_or(0, Owner::published);
         let manifests = self.manifests(&mut report).await?;
+        // Whoever reads what is replaced now has begun before.
+        let now = self.env.monotonic();
         let Some((&newest, _)) = manifests.last_key_value() else { return Ok(report) };
         let epoch = self.epoch(newest, published).await?;
         let boundaries = object::list(self.objects, &self.names.boundaries()).await?;
@@ -143,6 +144,10 @@ impl Pass<'_> {
         }
         memory.useless = useless;
         report.checkpoints = checkpoints.iter().filter(|row| !row.ended()).map(Row::describe).collect();
+        report.settled = report.deleted.is_empty()
+            && report.waiting.is_empty()
+            && report.checkpoints.is_empty()
+            && manifests.len() <= self.retention.manifests;
         if !self.dry_run {
             self.delete(newest, published, doomed).await?;
         }

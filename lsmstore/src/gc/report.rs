@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Corruption, StorageError, Unusable};
@@ -11,6 +12,8 @@ use crate::error::{Corruption, StorageError, Unusable};
 pub struct GcOptions {
     /// Nothing is written, deleted, or remembered for the next pass: the report says what a pass would delete now.
     pub dry_run: bool,
+    /// In the place of [`Config::keep_for`](crate::Config::keep_for).
+    pub keep_for: Option<Duration>,
 }
 
 /// What an object is.
@@ -77,6 +80,9 @@ pub struct GcReport {
     pub dry_run: bool,
     /// The lowest manifest of which everything stays, checkpoints apart.
     pub boundary: u64,
+    /// Another pass is of no use before something is published: nothing waits, no checkpoint can end, and what stays goes
+    /// by no time alone.
+    pub settled: bool,
     /// What was deleted, or would be.
     pub deleted: Vec<Garbage>,
     /// What goes in a later pass, if that finds it useless, too.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::checkpoint::Checkpoints;
+use crate::config::Retention;
 use crate::error::Unusable;
 use crate::gc::{GcError, GcOptions, GcReport, Owner, Pass};
 use crate::sstable::TableId;
@@ -22,11 +23,13 @@ impl Store {
         let inner = &*self.inner;
         let mut memory = inner.garbage.lock().await;
         inner.usable()?;
+        let retention = inner.config.retention;
+        let retention = Retention { age: options.keep_for.unwrap_or(retention.age), ..retention };
         let pass = Pass {
             objects: &*inner.objects,
             names: &inner.names,
             env: &*inner.env,
-            retention: inner.config.retention,
+            retention,
             known: &inner.known,
             owner: Some(inner),
             dry_run: options.dry_run,

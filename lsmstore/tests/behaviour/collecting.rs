@@ -83,7 +83,7 @@ async fn a_dry_run_says_what_a_pass_would_do_and_does_not_count_as_one() {
     let store = open(&fixture).await;
     rounds(&store, 0, 4).await;
     let before = names(&fixture, "").await;
-    let dry = GcOptions { dry_run: true };
+    let dry = GcOptions { dry_run: true, ..GcOptions::default() };
     for _ in 0..3 {
         let report = store.collect_garbage(dry).await.unwrap();
         assert!(report.dry_run && report.deleted.is_empty() && !report.waiting.is_empty());

@@ -23,6 +23,7 @@ mod limits;
 mod merging;
 mod model;
 mod own_log;
+mod protocol;
 mod publishing;
 mod syncing;
 mod unreliable;

@@ -5,14 +5,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
 use kriya_testkit::fault::{Fault, Kind, Operation};
 use kriya_testkit::stores::{CrashStore, FaultStore};
-use lsmstore::{Batch, Config, KeepAll, LogChoice, OpenError, Store, SystemEnv, objects, objects::ObjectStore};
+use lsmstore::{
+    Batch, Config, GcError, GcOptions, KeepAll, LogChoice, OpenError, Store, SystemEnv, objects, objects::ObjectStore,
+};
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
 async fn open(dir: &tempfile::TempDir, objects: Arc<dyn ObjectStore>) -> Result<Store, OpenError> {
     let config = Config::new(dir.path(), "test").memtable_bytes(64 << 10).block_bytes(256).l0_merge_trigger(3);
+    // All that can go goes at once, so that it would be missed.
+    let config = config.keep_manifests(1).keep_for(Duration::ZERO).quarantine(Duration::ZERO);
     Store::open(config, objects, Arc::new(SystemEnv::new()), LogChoice::Nobody).await
 }
 
@@ -61,8 +66,23 @@ async fn survives(faults: Vec<Fault>) {
             // One that fails is due again.
             let _ = store.merge(Arc::new(KeepAll)).await;
         }
+        for _ in 0..4 {
+            match store.collect_garbage(GcOptions::default()).await {
+                Ok(_) | Err(GcError::Storage(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
         assert_eq!(content(&store), model);
     }
+    objects.set(Vec::new());
+    let left = objects.list(Some(&"test/sst".into())).count().await;
+    assert!(left < 30, "{left} tables are left, not all of which could be deleted");
+    for _ in 0..2 {
+        store.collect_garbage(GcOptions::default()).await.unwrap();
+    }
+    let tables = objects.list(Some(&"test/sst".into())).count().await;
+    assert_eq!(tables as u64, store.manifest().tables);
+    objects.set(faults.clone());
     assert!(objects.struck() > 0, "no fault struck");
     drop(store);
     // From the objects alone, over the same faults.
@@ -113,7 +133,7 @@ async fn everything_at_once_and_slowly_loses_nothing() {
 async fn a_crash_between_any_two_requests_leaves_one_of_the_flushed_states() {
     let dir = tempfile::tempdir().unwrap();
     let objects = Arc::new(CrashStore::new());
-    let mut model = Model::new();
+    let (mut model, mut deleted) = (Model::new(), 0);
     // What was flushed when, by the number of events at which the flush had returned.
     let mut flushed = vec![(0, Model::new())];
     // A second opening, with its own manifest, is among the requests.
@@ -126,14 +146,28 @@ async fn a_crash_between_any_two_requests_leaves_one_of_the_flushed_states() {
             if store.wants_merge() {
                 store.merge(Arc::new(KeepAll)).await.unwrap();
             }
+            let report = store.collect_garbage(GcOptions::default()).await.unwrap();
+            deleted += report.deleted.len();
         }
     }
+    assert!(deleted > 12);
     let states = objects.left_behind().await.unwrap();
     assert!(states.len() > objects.events(), "open requests were tried both ways");
     for left in states {
         let done = flushed.iter().rposition(|(events, _)| *events <= left.events).unwrap();
         let elsewhere = tempfile::tempdir().unwrap();
-        let found = content(&open(&elsewhere, left.objects).await.unwrap());
+        let store = open(&elsewhere, Arc::clone(&left.objects)).await.unwrap();
+        let found = content(&store);
+        if left.events.is_multiple_of(5) {
+            // Whatever was left half-way is collected, and nothing else.
+            for _ in 0..3 {
+                store.collect_garbage(GcOptions::default()).await.unwrap();
+            }
+            let tables = left.objects.list(Some(&"test/sst".into())).count().await;
+            assert_eq!(tables as u64, store.manifest().tables, "after {} events", left.events);
+            let elsewhere = tempfile::tempdir().unwrap();
+            assert_eq!(content(&open(&elsewhere, left.objects).await.unwrap()), found);
+        }
         let next = flushed.get(done + 1).is_some_and(|(_, model)| *model == found);
         assert!(found == flushed[done].1 || next, "after {} events, {done} flushes were acknowledged", left.events);
     }
