@@ -10,7 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use lsmstore::{Config, Env, FlushError, LogChoice, OpenError, RegionKind, Store, SystemEnv, View, candidates, fail};
+use lsmstore::{
+    CheckpointError, Config, Env, FlushError, LogChoice, OpenError, RegionKind, Store, SystemEnv, View, candidates,
+    fail,
+};
 use object_store::ObjectStore;
 
 use crate::catalogue::{CatalogueEntry, IndexDescription, IndexEntry, SegmentRecord, floats};
@@ -94,6 +97,12 @@ impl From<OpenError> for StartError {
         match error {
             OpenError::Storage(error) => error.into(),
             OpenError::ReplayFlush(error) => StartError::flush(*error),
+            OpenError::Base(CheckpointError::Storage(error)) => error.into(),
+            OpenError::Base(_) => StartError::refused(
+                error.to_string(),
+                "What this server would go on with was replaced longer than lsm_s3.retention ago. Restore a younger backup, \
+                 or one with more of the write-ahead log.",
+            ),
             OpenError::Unconditional { .. } => StartError::refused(
                 error.to_string(),
                 "Use an object store that supports If-None-Match, as Amazon S3, MinIO and Cloudflare R2 do.",

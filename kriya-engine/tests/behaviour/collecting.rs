@@ -21,9 +21,11 @@ fn objects(cluster: &Cluster, kind: &str) -> usize {
     files(&cluster.objects()).keys().filter(|name| name.contains(kind)).count()
 }
 
-/// Another manifest.
+/// Another manifest, and a table that overlaps all others.
 fn publish(backend: &mut Backend, table: u64, tid: u64) {
-    backend.put_row(table, tid, &tid.to_le_bytes());
+    for tid in [tid, 1 << 40] {
+        backend.put_row(table, tid, &tid.to_le_bytes());
+    }
     backend.commit();
     backend.flush();
 }

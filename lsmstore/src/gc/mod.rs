@@ -26,8 +26,8 @@
 //! # Invariants
 //! * Before a manifest is deleted, a boundary above it was created, and every epoch before ours has its fence.
 //! * The two highest boundaries stay: a list that is read while one comes and one goes shows the other.
-//! * Of its own epoch a writer deletes only what its manifests have named: what a copy of its folder uploads under the same
-//!   epoch it does not know.
+//! * Of its own epoch a writer deletes only what it has uploaded or named: what a copy of its folder uploads under the same
+//!   epoch it does not know. What an attempt names whose outcome is unknown counts as named by it.
 //! * Names that are not ours stay.
 
 mod pass;
@@ -77,6 +77,11 @@ pub(crate) struct Known {
 }
 
 impl Known {
+    /// Notes that a table has its object, if no manifest may ever name it.
+    pub(crate) fn note_uploaded(&mut self, table: TableId) {
+        self.last.entry(table).or_default();
+    }
+
     /// Notes what a manifest names.
     pub(crate) fn note(&mut self, number: u64, manifest: &Manifest) {
         self.manifests.insert(number);

@@ -52,7 +52,7 @@ pub enum KeptBecause {
     Checkpoint,
     /// A table that one of these manifests names, or the local one.
     Named,
-    /// A table of this epoch that no manifest has named yet.
+    /// A table of this epoch that its writer has not uploaded, as far as is known here.
     OnItsWay,
     /// A table of a later epoch than ours.
     Newer,

@@ -84,6 +84,8 @@ impl Store {
         next.previous_nonce = uploader.manifest.nonce;
         let bytes = next.encode(number, inner.config.zstd_level.max(3)).map_err(FlushError::Memory)?.into();
         inner.attempted.store(number, Ordering::Release);
+        // Whatever becomes of it, what it names is not garbage.
+        lock(&inner.known).note(number, &next);
         uploader.in_doubt = Some(Attempt { number, version, manifest: next, bytes });
         inner.settle(&mut uploader).await?;
         Ok(true)
@@ -99,13 +101,18 @@ impl Inner {
         let failed = AtomicBool::new(false);
         let begun = missing.into_iter().take_while(|_| !failed.load(Ordering::Relaxed));
         let mut uploads = futures::stream::iter(begun)
-            .map(|table| upload(&self.objects, &self.names, &*self.env, self.config.zstd_level, table))
+            .map(|table| async move {
+                let id = table.info.id;
+                let bytes = upload(&self.objects, &self.names, &*self.env, self.config.zstd_level, table).await?;
+                Ok((id, bytes))
+            })
             .buffer_unordered(PARALLEL);
         let mut outcome = Ok(());
         while let Some(uploaded) = uploads.next().await {
             match uploaded {
-                Ok(bytes) => {
+                Ok((id, bytes)) => {
                     self.counters.put(bytes);
+                    lock(&self.known).note_uploaded(id);
                     // Writers that wait go on, and it needs no second time even if something else fails.
                     self.forget_uploaded(&mut *self.local.lock().await);
                 }
@@ -130,7 +137,6 @@ impl Inner {
             self.counters.put(length);
         }
         if let Some(attempt) = uploader.in_doubt.take() {
-            lock(&self.known).note(attempt.number, &attempt.manifest);
             *lock(&self.manifest) = ManifestInfo::of(attempt.number, &attempt.manifest);
             (uploader.number, uploader.version) = (attempt.number, attempt.version);
             uploader.manifest = attempt.manifest;

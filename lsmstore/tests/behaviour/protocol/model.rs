@@ -21,7 +21,7 @@ pub struct Rules {
     pub lists_behind_its_takeover: bool,
     /// What a pass finds is deleted by another one (gc/pass.rs, `run`, `Found::useless`).
     pub two_passes: bool,
-    /// Tables of later epochs, and of its own that it never named, stay (gc/pass.rs, `tables`).
+    /// Tables of later epochs stay (gc/pass.rs, `tables`).
     pub watermark: bool,
     /// A pass lists manifests again before it deletes (gc/pass.rs, `delete`).
     pub lists_again: bool,
@@ -305,6 +305,7 @@ impl State {
             Publishing::Uploaded(table) => {
                 let manifest = Manifest { epoch: writer.epoch, table, nonce: to.nonce() };
                 to.writers[at].publishing = Publishing::InDoubt(manifest);
+                to.writers[at].pass.last[table as usize] = number;
                 to.create(at, number, manifest, next);
             }
             Publishing::InDoubt(manifest) => to.create(at, number, manifest, next),
@@ -315,8 +316,7 @@ impl State {
                 } else {
                     to_writer.publishing = Publishing::No;
                     (to_writer.published, to_writer.table) = (number, manifest.table);
-                    to_writer.pass.last[manifest.table as usize] = number;
-                    to.acknowledged |= self.table_writes[manifest.table as usize];
+                        to.acknowledged |= self.table_writes[manifest.table as usize];
                 }
                 next.push((["0 settle: fence?", "1 settle: fence?"][at], to));
             }
@@ -525,8 +525,8 @@ impl State {
             let last = pass.last[table as usize];
             let epoch = self.table_epochs[table as usize];
             let spared = pass.spared.is_some_and(|(_, kept)| kept == table);
-            let fresh = rules.watermark && (epoch > writer.epoch || epoch == writer.epoch && last == 0);
-            if spared || fresh || table == local || last >= pass.later {
+            let newer = rules.watermark && epoch > writer.epoch;
+            if spared || newer || table == local || last >= pass.later {
                 continue;
             }
             pass.useless |= bit(table);
