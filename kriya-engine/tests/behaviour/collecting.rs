@@ -13,6 +13,8 @@ fn cluster() -> Cluster {
     let mut cluster = Cluster::new();
     cluster.stop();
     (cluster.retention, cluster.collect_every) = (Duration::ZERO, Duration::from_millis(10));
+    // Merges follow upon flushes of its own.
+    cluster.flush_interval = Duration::from_millis(10);
     cluster.start();
     cluster
 }
