@@ -381,8 +381,9 @@ pub fn files(dir: &Path) -> BTreeMap<String, u64> {
     for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
         if entry.file_type().unwrap().is_dir() {
             found.extend(files(&entry.path()));
-        } else {
-            found.insert(entry.path().display().to_string(), entry.metadata().unwrap().len());
+        } else if let Ok(metadata) = entry.metadata() {
+            // One that is deleted meanwhile is not there.
+            found.insert(entry.path().display().to_string(), metadata.len());
         }
     }
     found

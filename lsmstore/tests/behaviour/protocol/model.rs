@@ -316,7 +316,7 @@ impl State {
                 } else {
                     to_writer.publishing = Publishing::No;
                     (to_writer.published, to_writer.table) = (number, manifest.table);
-                        to.acknowledged |= self.table_writes[manifest.table as usize];
+                    to.acknowledged |= self.table_writes[manifest.table as usize];
                 }
                 next.push((["0 settle: fence?", "1 settle: fence?"][at], to));
             }
