@@ -58,6 +58,7 @@ pub(crate) fn collect_forever(engine: &Engine) {
                     engine.host.report(Level::Log, &message);
                 }
             }
+            Err(_) if !engine.signals.working() => break,
             // An object store that is away is told elsewhere, again and again.
             Err(why) if !std::mem::replace(&mut failing, true) => {
                 let message = format!("deleting what nothing needs any more from the bucket failed: {why}");
