@@ -23,12 +23,12 @@ use crate::fixture::{Fault, Fixture, get, puts};
 #[derive(Debug)]
 struct Witness {
     inner: Arc<dyn ObjectStore>,
-    seen: Mutex<BTreeMap<&'static str, (u64, u64)>>,
+    seen: Arc<Mutex<BTreeMap<&'static str, (u64, u64)>>>,
 }
 
 impl Witness {
     fn new() -> Arc<Witness> {
-        Arc::new(Witness { inner: objects::memory(), seen: Mutex::default() })
+        Arc::new(Witness { inner: objects::memory(), seen: Arc::default() })
     }
 
     fn saw(&self, class: &'static str, requests: u64, bytes: u64) {
@@ -75,7 +75,10 @@ impl ObjectStore for Witness {
     }
 
     fn delete_stream(&self, names: BoxStream<'static, Result<ObjectPath>>) -> BoxStream<'static, Result<ObjectPath>> {
-        self.inner.delete_stream(names)
+        let seen = Arc::clone(&self.seen);
+        // One that a store deletes in a request of its own.
+        let names = names.inspect(move |_| seen.lock().unwrap().entry("delete").or_default().0 += 1);
+        self.inner.delete_stream(names.boxed())
     }
 
     fn list(&self, prefix: Option<&ObjectPath>) -> BoxStream<'static, Result<ObjectMeta>> {
@@ -107,7 +110,13 @@ fn bytes_in(folder: &Path) -> u64 {
 
 fn agrees(stats: &Stats, witness: &Witness) {
     let requests = &stats.requests;
-    let classes = [("put", requests.put), ("get", requests.get), ("head", requests.head), ("list", requests.list)];
+    let classes = [
+        ("put", requests.put),
+        ("get", requests.get),
+        ("head", requests.head),
+        ("list", requests.list),
+        ("delete", requests.delete),
+    ];
     for (name, class) in classes {
         assert_eq!((class.requests, class.bytes), witness.seen(name), "{name}");
     }
