@@ -27,12 +27,14 @@ use std::sync::{Arc, mpsc};
 
 use object_store::ObjectStore;
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::task::JoinHandle;
 
 use crate::batch::Batch;
 use crate::config::Config;
 use crate::env::{JobLost, SystemEnv};
 use crate::error::{FlushError, OpenError, ReadError, StorageError, Unusable, WriteError};
 use crate::log::LogChoice;
+use crate::store::upkeep::Stop;
 use crate::store::{Applied, Durability, FlushOptions, Flushed, KeepAll, Stats, Store};
 use crate::view::Scan;
 
@@ -40,6 +42,8 @@ use crate::view::Scan;
 #[derive(Debug)]
 pub struct Blocking {
     store: Store,
+    upkeep: JoinHandle<()>,
+    stop: Arc<Stop>,
     runtime: Own,
 }
 
@@ -107,8 +111,9 @@ impl Blocking {
         let runtime = Own::new().map_err(StorageError::local("threads"))?;
         let env = Arc::new(SystemEnv::on(runtime.handle.clone()));
         let store = runtime.run(open(env)).map_err(StorageError::from)??;
-        runtime.handle.spawn(store.upkeep(Arc::new(KeepAll)));
-        Ok(Blocking { store, runtime })
+        let stop = Arc::new(Stop::default());
+        let upkeep = runtime.handle.spawn(store.upkeep_until(Arc::new(KeepAll), Arc::clone(&stop)));
+        Ok(Blocking { store, upkeep, stop, runtime })
     }
 
     /// The store behind it: for views, figures, and everything else that does not block.
@@ -179,13 +184,16 @@ impl Blocking {
     /// # Errors
     /// [`FlushError`]: the store is closed all the same, without the mark or what could not be flushed.
     pub fn close(self) -> Result<(), FlushError> {
-        let store = self.store.clone();
+        let Blocking { store, upkeep, stop, runtime } = self;
+        stop.now();
         let close = async move {
+            // A merge that ends behind the last flush would take the mark from it.
+            let _ = upkeep.await;
             let flushed = store.flush_with(FlushOptions { clean: true, force: false }).await;
             let closed = store.close().await;
             flushed?;
             Ok(closed?)
         };
-        self.runtime.run(close).map_err(lost)?
+        runtime.run(close).map_err(lost)?
     }
 }

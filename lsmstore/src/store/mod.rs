@@ -22,7 +22,7 @@ mod report;
 mod scratch;
 mod single;
 mod stats;
-mod upkeep;
+pub(crate) mod upkeep;
 mod write;
 
 use std::path::{Path, PathBuf};

@@ -3,10 +3,11 @@
 //!
 //! It is woken by views alone, for each of those three begins with one; so an idle store does nothing, not even look.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::error::FlushError;
 use crate::store::{FlushOptions, Inner, MergePolicy, Store};
@@ -14,6 +15,24 @@ use crate::store::{FlushOptions, Inner, MergePolicy, Store};
 /// How long to wait after a failure: doubled from one to the other.
 const SHORTEST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(10);
+
+/// Ends upkeep between two jobs, so that none is left half-way when the next thing is done.
+#[derive(Debug, Default)]
+pub(crate) struct Stop {
+    wanted: AtomicBool,
+    woken: Notify,
+}
+
+impl Stop {
+    pub(crate) fn now(&self) {
+        self.wanted.store(true, Ordering::Release);
+        self.woken.notify_one();
+    }
+
+    fn wanted(&self) -> bool {
+        self.wanted.load(Ordering::Acquire)
+    }
+}
 
 impl Store {
     /// Flushes, merges and publishes whatever is due, until the store is closed, fenced, poisoned, or gone with its last
@@ -36,28 +55,38 @@ impl Store {
     /// # }
     /// ```
     pub fn upkeep(&self, policy: Arc<dyn MergePolicy>) -> impl Future<Output = ()> + Send + 'static {
+        self.upkeep_until(policy, Arc::default())
+    }
+
+    /// As [`Store::upkeep`], until it is told to stop as well.
+    pub(crate) fn upkeep_until(
+        &self,
+        policy: Arc<dyn MergePolicy>,
+        stop: Arc<Stop>,
+    ) -> impl Future<Output = ()> + Send + 'static {
         let (woken, wakes) = watch::channel(());
         // The sender goes with the store, which ends the work.
         self.on_view_change(Box::new(move |_| woken.send_replace(())));
         let store = Arc::downgrade(&self.inner);
-        async move { keep(store, wakes, policy).await }
+        async move { keep(store, wakes, policy, &stop).await }
     }
 }
 
-async fn keep(store: Weak<Inner>, mut wakes: watch::Receiver<()>, policy: Arc<dyn MergePolicy>) {
+async fn keep(store: Weak<Inner>, mut wakes: watch::Receiver<()>, policy: Arc<dyn MergePolicy>, stop: &Stop) {
     let mut pause = SHORTEST;
     loop {
         wakes.borrow_and_update();
         let Some(inner) = store.upgrade() else { return };
-        if inner.usable().is_err() {
+        if inner.usable().is_err() || stop.wanted() {
             return;
         }
-        let done = (Store { inner }).do_what_is_due(&policy).await;
+        let done = (Store { inner }).do_what_is_due(&policy, stop).await;
         match done {
             Ok(()) => {
                 pause = SHORTEST;
-                if wakes.changed().await.is_err() {
-                    return;
+                tokio::select! {
+                    woken = wakes.changed() => if woken.is_err() { return },
+                    () = stop.woken.notified() => {}
                 }
             }
             Err(FlushError::Unusable(_)) => return,
@@ -65,6 +94,7 @@ async fn keep(store: Weak<Inner>, mut wakes: watch::Receiver<()>, policy: Arc<dy
                 // A memtable that is full does not wait for what failed.
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
+                    () = stop.woken.notified() => {}
                     woken = wakes.changed() => if woken.is_err() { return },
                 }
                 pause = (pause * 2).min(LONGEST);
@@ -74,8 +104,8 @@ async fn keep(store: Weak<Inner>, mut wakes: watch::Receiver<()>, policy: Arc<dy
 }
 
 impl Store {
-    async fn do_what_is_due(&self, policy: &Arc<dyn MergePolicy>) -> Result<(), FlushError> {
-        loop {
+    async fn do_what_is_due(&self, policy: &Arc<dyn MergePolicy>, stop: &Stop) -> Result<(), FlushError> {
+        while !stop.wanted() {
             let mut failed = None;
             if self.wants_flush() {
                 self.flush_local(FlushOptions::default()).await?;
@@ -92,5 +122,6 @@ impl Store {
                 return Err(error);
             }
         }
+        Ok(())
     }
 }

@@ -203,6 +203,20 @@ async fn a_blocking_store_may_be_used_and_dropped_within_a_runtime_of_many_threa
 }
 
 #[test]
+fn a_blocking_store_that_is_closed_amid_its_upkeep_stops_in_an_orderly_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let bucket = objects::memory();
+    for round in 0..20 {
+        let store = blocking(folder.path(), &bucket);
+        for n in 0..100 {
+            store.put(format!("{n:03}").as_bytes(), &[round; 300]).unwrap();
+        }
+        store.close().unwrap();
+        assert!(folder.path().join("ORDERLY").exists(), "round {round}");
+    }
+}
+
+#[test]
 fn many_threads_share_a_blocking_store() {
     let folder = tempfile::tempdir().unwrap();
     let store = blocking(folder.path(), &objects::memory());
