@@ -1,13 +1,14 @@
 //! A batch: writes that become visible, and durable, together or not at all.
 //!
 //! Its encoded form is what logs carry: `count u32 | (kind u8, key length varint, key, value length varint, value)*`,
-//! the value fields only where the kind is put. The n-th write of a batch has the batch's first sequence number + n.
+//! the value fields only where the kind is put, or a range deletion, whose key is the begin of the range and whose value
+//! is its end. The n-th write of a batch has the batch's first sequence number + n.
 
 use bytes::Bytes;
 
 use crate::codec::{Reader, put_bytes};
 use crate::error::BatchError;
-use crate::key::{DELETE, MAX_KEY_BYTES, MAX_VALUE_BYTES, PUT};
+use crate::key::{DELETE, DELETE_RANGE, MAX_KEY_BYTES, MAX_VALUE_BYTES, PUT};
 
 /// Longest encoded batch, in bytes.
 pub const MAX_BATCH_BYTES: usize = (2 << 30) - 1;
@@ -37,18 +38,25 @@ pub enum Write<'a> {
         /// The key, at most [`MAX_KEY_BYTES`].
         key: &'a [u8],
     },
+    /// Every key from `from` on and below `to` is gone from now on.
+    DeleteRange {
+        /// The first key that goes, at most [`MAX_KEY_BYTES`].
+        from: &'a [u8],
+        /// The first key behind it that stays, above `from`, at most [`MAX_KEY_BYTES`].
+        to: &'a [u8],
+    },
 }
 
 impl<'a> Write<'a> {
     pub(crate) fn key(&self) -> &'a [u8] {
         match self {
-            Write::Put { key, .. } | Write::Delete { key } => key,
+            Write::Put { key, .. } | Write::Delete { key } | Write::DeleteRange { from: key, .. } => key,
         }
     }
 
     pub(crate) fn value(&self) -> &'a [u8] {
         match self {
-            Write::Put { value, .. } => value,
+            Write::Put { value, .. } | Write::DeleteRange { to: value, .. } => value,
             Write::Delete { .. } => &[],
         }
     }
@@ -57,6 +65,7 @@ impl<'a> Write<'a> {
         match self {
             Write::Put { .. } => PUT,
             Write::Delete { .. } => DELETE,
+            Write::DeleteRange { .. } => DELETE_RANGE,
         }
     }
 }
@@ -88,6 +97,22 @@ impl Batch {
         put_bytes(&mut self.encoded, key);
         self.deletions = self.deletions.saturating_add(1);
         self.logical += key.len() as u64;
+        self.counted()
+    }
+
+    /// Adds a deletion of every key from `from` on and below `to`, whatever their number, as one write. What the batch puts
+    /// there before goes too, what it puts there later stays. Nothing is added if both are the same key.
+    ///
+    /// Whether `to` is above `from` is judged when the batch is applied: [`BatchError::InvertedRange`].
+    pub fn delete_range(&mut self, from: &[u8], to: &[u8]) -> &mut Batch {
+        if from == to {
+            return self;
+        }
+        self.encoded.push(DELETE_RANGE);
+        put_bytes(&mut self.encoded, from);
+        put_bytes(&mut self.encoded, to);
+        self.deletions = self.deletions.saturating_add(1);
+        self.logical += (from.len() + to.len()) as u64;
         self.counted()
     }
 
@@ -154,7 +179,7 @@ impl Batch {
         for _ in 0..count {
             let write = read_write(&mut reader).map_err(|what| bad(reader.at(), what))?;
             write.check()?;
-            deletions += u32::from(write.kind() == DELETE);
+            deletions += u32::from(write.kind() != PUT);
             logical += (write.key().len() + write.value().len()) as u64;
         }
         if !reader.is_empty() {
@@ -166,7 +191,7 @@ impl Batch {
     /// The writes in order.
     pub fn iter(&self) -> impl Iterator<Item = Write<'_>> {
         let mut reader = Reader::new(&self.encoded[4..]);
-        // The bytes were made by `put` and `delete` or checked by `decode`, so none of these reads can fail.
+        // The bytes were made by `put`, `delete` and `delete_range` or checked by `decode`, so none of these reads can fail.
         (0..self.count).map_while(move |_| read_write(&mut reader).ok())
     }
 
@@ -184,6 +209,14 @@ impl Write<'_> {
         if self.key().len() > MAX_KEY_BYTES {
             return Err(BatchError::KeyTooLarge { bytes: self.key().len() });
         }
+        if let Write::DeleteRange { from, to } = self {
+            if to.len() > MAX_KEY_BYTES {
+                return Err(BatchError::KeyTooLarge { bytes: to.len() });
+            }
+            if from >= to {
+                return Err(BatchError::InvertedRange { from: from.to_vec(), to: to.to_vec() });
+            }
+        }
         if self.value().len() > MAX_VALUE_BYTES {
             return Err(BatchError::ValueTooLarge { bytes: self.value().len() });
         }
@@ -199,6 +232,10 @@ fn read_write<'a>(reader: &mut Reader<'a>) -> Result<Write<'a>, &'static str> {
             Ok(Write::Put { key, value })
         }
         Some(DELETE) => Ok(Write::Delete { key: reader.bytes().ok_or("a key is cut off")? }),
+        Some(DELETE_RANGE) => {
+            let from = reader.bytes().ok_or("a key is cut off")?;
+            Ok(Write::DeleteRange { from, to: reader.bytes().ok_or("the end of a range is cut off")? })
+        }
         Some(_) => Err("the kind of a write is unknown"),
         None => Err("a write is missing"),
     }
@@ -212,17 +249,27 @@ mod tests {
     #[test]
     fn a_batch_comes_back_from_its_bytes() {
         let mut batch = Batch::new();
-        batch.put(b"a", b"1").delete(b"b").put(b"", b"");
+        batch.put(b"a", b"1").delete(b"b").delete_range(b"c", b"d").delete_range(b"e", b"e").put(b"", b"");
         let back = Batch::decode(&batch.encode()).unwrap();
         assert_eq!(back, batch);
-        assert_eq!(back.iter().count(), 3);
+        assert_eq!(back.iter().count(), 4);
+        assert_eq!(back.iter().nth(2), Some(Write::DeleteRange { from: b"c", to: b"d" }));
         assert_eq!(back.iter().nth(1), Some(Write::Delete { key: b"b" }));
+    }
+
+    #[test]
+    fn a_range_that_ends_before_it_begins_is_refused() {
+        let mut batch = Batch::new();
+        batch.delete_range(b"b", b"a");
+        let refused = Batch::decode(&batch.encode());
+        assert!(matches!(refused, Err(BatchError::InvertedRange { .. })), "{refused:?}");
+        assert!(batch.check().is_err());
     }
 
     #[test]
     fn cut_or_changed_bytes_are_an_error_or_another_valid_batch() {
         let mut batch = Batch::new();
-        batch.put(b"key", &[7; 200]).delete(b"other");
+        batch.put(b"key", &[7; 200]).delete_range(b"from", b"to").delete(b"other");
         let bytes = batch.encode().to_vec();
         for cut in 0..bytes.len() {
             assert!(Batch::decode(&bytes[..cut]).is_err());

@@ -35,6 +35,7 @@ pub struct Config {
     pub(crate) table_bytes: usize,
     pub(crate) level_bytes: u64,
     pub(crate) level_factor: u64,
+    pub(crate) merge_rate: Option<u64>,
     pub(crate) accept_log_loss: bool,
     pub(crate) max_pending_bytes: u64,
     pub(crate) base: Option<Uuid>,
@@ -73,6 +74,7 @@ impl Config {
             table_bytes: 64 << 20,
             level_bytes: 256 << 20,
             level_factor: 10,
+            merge_rate: None,
             accept_log_loss: false,
             max_pending_bytes: u64::MAX,
             base: None,
@@ -145,6 +147,12 @@ impl Config {
     /// How many times the bytes of a level the next one may hold, down to L6, which has no limit. Default 10.
     pub fn level_factor(mut self, factor: u64) -> Config {
         self.level_factor = factor.max(2);
+        self
+    }
+
+    /// Bytes a second that merges read and write together at most. They then also give way to flushes. Default: no limit.
+    pub fn merge_rate(mut self, bytes_per_second: u64) -> Config {
+        self.merge_rate = Some(bytes_per_second.max(1));
         self
     }
 

@@ -57,6 +57,10 @@ pub trait Env: Send + Sync + Debug + 'static {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
     /// Time since some fixed moment; never goes back.
     fn monotonic(&self) -> Duration;
+    /// Waits, where it may block.
+    fn pause(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
     /// Time of day. Never used to decide whether something is safe.
     fn wall(&self) -> SystemTime;
     /// Fills `bytes` with unguessable bytes.

@@ -94,6 +94,13 @@ pub enum BatchError {
         /// Its length.
         bytes: usize,
     },
+    /// A range deletion that ends before it begins.
+    InvertedRange {
+        /// Its begin.
+        from: Vec<u8>,
+        /// Its end.
+        to: Vec<u8>,
+    },
     /// An encoded form over [`MAX_BATCH_BYTES`].
     BatchTooLarge {
         /// Its length.
@@ -110,6 +117,14 @@ impl Display for BatchError {
             }
             BatchError::ValueTooLarge { bytes } => {
                 write!(f, "value has {bytes} bytes, at most {MAX_VALUE_BYTES} are allowed")
+            }
+            BatchError::InvertedRange { from, to } => {
+                write!(
+                    f,
+                    "a range to be deleted ends at {} before it begins at {}",
+                    to.escape_ascii(),
+                    from.escape_ascii()
+                )
             }
             BatchError::BatchTooLarge { bytes } => {
                 write!(f, "batch has {bytes} bytes, at most {MAX_BATCH_BYTES} are allowed")

@@ -19,6 +19,9 @@ pub const MAX_VALUE_BYTES: usize = (1 << 30) + (16 << 20);
 pub(crate) const PUT: u8 = 0;
 /// The key is gone from here on; no value.
 pub(crate) const DELETE: u8 = 1;
+/// This key and those behind it, up to an end that follows, are gone from here on. In batches and memtables: tables have
+/// such in a section of their own.
+pub(crate) const DELETE_RANGE: u8 = 2;
 
 #[inline]
 pub(crate) fn tag(sequence: u64, kind: u8) -> u64 {

@@ -19,7 +19,7 @@
 //!
 //! store.put(b"one", b"1").await?;
 //! let mut batch = Batch::new();
-//! batch.put(b"two", b"2").put(b"three", b"3").delete(b"one");
+//! batch.put(b"two", b"2").put(b"three", b"3").delete(b"one").delete_range(b"a", b"f");
 //! store.write(batch, Durability::Local).await?;
 //! assert_eq!(store.get(b"one")?, None);
 //!
@@ -69,6 +69,7 @@ mod object;
 mod place;
 mod prefetch;
 mod probe;
+mod ranges;
 #[cfg(feature = "s3")]
 mod s3;
 mod sstable;

@@ -115,12 +115,17 @@ fn merge(engine: &Engine) {
             let policy = Arc::clone(&policy);
             engine.store.drop_tables(move |low, high| policy.holds_nothing(low, high)).await?;
         }
-        while engine.signals.working() && engine.store.wants_merge() {
-            if engine.store.merge_local(Arc::clone(&policy) as _).await?.inputs == 0 {
-                break;
+        let merge = || async {
+            while engine.signals.working() && engine.store.wants_merge() {
+                if engine.store.merge_local(Arc::clone(&policy) as _).await?.inputs == 0 {
+                    break;
+                }
             }
-        }
-        Ok::<_, FlushError>(())
+            Ok::<_, FlushError>(())
+        };
+        // Two, so that a merge of deep levels does not hold up those that writers wait for.
+        let (one, other) = tokio::join!(merge(), merge());
+        one.and(other)
     });
     engine.signals.publishing.wake();
     if let Err(error) = done {

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use lsmstore::{Batch, FlushError, FlushOptions, Unusable, View, Write};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -29,6 +30,8 @@ use crate::worker::place::hint;
 use crate::worker::segments::Sealed;
 use crate::worker::status::status;
 
+/// A write is held back for no longer, whatever the store advises: locks may be held until it is answered.
+const LONGEST_DELAY: Duration = Duration::from_millis(100);
 /// Row numbers that one lease may take.
 const MAX_LEASE: u32 = 1 << 20;
 
@@ -224,6 +227,14 @@ impl<'a> Serving<'a> {
         }
     }
 
+    /// Lets the store keep up, on this session's own thread and before it takes any lock.
+    fn hold_back(&self, bytes: usize) {
+        let delay = self.engine.store.write_delay(bytes).min(LONGEST_DELAY);
+        if !delay.is_zero() && self.engine.signals.working() {
+            std::thread::sleep(delay);
+        }
+    }
+
     fn write(&mut self, checks: &[Check], change: Option<&Change>, raw: &[u8]) -> Reply {
         let batch = match Batch::decode(raw) {
             Ok(batch) => batch,
@@ -232,7 +243,9 @@ impl<'a> Serving<'a> {
         // Asked for after the next flush, and recorded then: the host forgets old transactions.
         let mut undecided = Vec::new();
         for write in batch.iter() {
-            let (Write::Put { key, .. } | Write::Delete { key }) = write;
+            let (Write::Put { key, .. } | Write::Delete { key }) = write else {
+                return failed("the batch deletes a range of keys, which only the worker may");
+            };
             match key.first() {
                 Some(&(keys::CEILING | keys::ENTRY | keys::DELETED | keys::SEGMENT)) | None => {
                     return failed("the batch has a key that only the worker may write");
@@ -251,6 +264,7 @@ impl<'a> Serving<'a> {
         if let Some(change) = change {
             self.transaction = Some(change.claim.transaction);
         }
+        self.hold_back(raw.len());
         let written = match checks.is_empty() && change.is_none() {
             true => self.engine.apply(&batch).map(|applied| Conditional::Written(applied.first)),
             false => write_if(self.engine, checks, change, &batch),

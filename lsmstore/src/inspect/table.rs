@@ -241,6 +241,11 @@ impl TableFile {
                 last = Some((entry.key, entry.sequence));
             }
         }
+        for deletion in self.layout.ranges.iter() {
+            found.min_sequence = found.min_sequence.min(deletion.sequence);
+            found.max_sequence = found.max_sequence.max(deletion.sequence);
+            found.deletions += 1;
+        }
         let said = &self.layout.properties;
         if checked.damage.is_empty() {
             let meta = self.layout.meta as u64;

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! header   0  magic "LSMMEMT1"     8  version u32     12  tallest tower u32   16  capacity u64
-//!         24  used u64 (atomic)   32  published u64 (atomic)   40  entries u64 (atomic)   48  id u64   56  zero
+//!         24  used u64 (atomic)   32  published u64 (atomic)   40  entries u64 (atomic)   48  id u64
+//!         56  range deletions u64 (atomic): offset of the newest u32, count u32
 //! node     0  tag u64   8  key length u32   12  value length u32   16  height u32   20  next u32 x height
 //!             then key, then value, padded to 8 bytes
 //! ```
@@ -24,7 +25,7 @@ use kriya_region::Region;
 use crate::error::Corruption;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"LSMMEMT1");
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Tallest tower; a quarter of the nodes of a level reach the next, so this is enough for 16 million.
 pub(super) const MAX_HEIGHT: u32 = 12;
 pub(super) const HEAD: u32 = 8;
@@ -32,6 +33,7 @@ const FIXED: usize = 20;
 const USED: usize = 24;
 const PUBLISHED: usize = 32;
 const ENTRIES: usize = 40;
+const RANGES: usize = 56;
 /// First byte behind the head.
 pub(super) const FIRST: usize = (64 + FIXED + 4 * MAX_HEIGHT as usize).next_multiple_of(8);
 
@@ -170,8 +172,21 @@ impl Arena {
         self.used() / node_bytes(1, 0, 0) + 2 * MAX_HEIGHT as usize
     }
 
+    /// How many range deletions there are, and the offset of the newest.
+    #[inline]
+    pub(super) fn ranges(&self) -> (u32, u32) {
+        let word = self.word(RANGES).load(Ordering::Acquire);
+        ((word >> 32) as u32, word as u32)
+    }
+
+    /// Makes a node that is linked the newest range deletion. Writer only.
+    pub(super) fn add_range(&self, unit: u32) {
+        let count = u64::from(self.ranges().0) + 1;
+        self.word(RANGES).store(count << 32 | u64::from(unit), Ordering::Release);
+    }
+
     #[cold]
-    fn bad(&self, unit: u32, what: impl Into<String>) -> Corruption {
+    pub(super) fn bad(&self, unit: u32, what: impl Into<String>) -> Corruption {
         Corruption::new(format!("memtable {}", self.id), u64::from(unit) * 8, what)
     }
 

@@ -8,9 +8,9 @@ use std::cmp::Ordering;
 use std::io;
 use std::sync::Arc;
 
-use super::Memtable;
 use super::arena::{HEAD, MAX_HEIGHT, node_bytes};
-use crate::batch::Batch;
+use super::{Memtable, ranges};
+use crate::batch::{Batch, Write};
 use crate::error::Corruption;
 use crate::key::{self, tag};
 
@@ -49,15 +49,24 @@ impl Heights {
         for write in batch.iter() {
             let height = self.draw();
             room.heights.push(height);
-            room.bytes += node_bytes(u32::from(height), write.key().len(), write.value().len());
+            room.bytes += bytes_of(&write, u32::from(height));
         }
         room
     }
 }
 
+/// Bytes of the node of a write.
+fn bytes_of(write: &Write<'_>, height: u32) -> usize {
+    let value = match write {
+        Write::DeleteRange { to, .. } => ranges::value_len(to.len()),
+        _ => write.value().len(),
+    };
+    node_bytes(height, write.key().len(), value)
+}
+
 /// What a batch takes whatever heights are drawn.
 pub(crate) fn most_bytes(batch: &Batch) -> usize {
-    batch.iter().map(|write| node_bytes(MAX_HEIGHT, write.key().len(), write.value().len())).sum()
+    batch.iter().map(|write| bytes_of(&write, MAX_HEIGHT)).sum()
 }
 
 /// Capacity of a memtable that holds just this.
@@ -97,12 +106,20 @@ impl Inserter {
         self.table.arena.commit(room.bytes).map_err(InsertError::Memory)?;
         for ((write, &height), sequence) in batch.iter().zip(&room.heights).zip(first..) {
             let tag = tag(sequence, write.kind());
+            if let Write::DeleteRange { from, to } = write {
+                let value = ranges::value(self.table.arena.ranges().1, to);
+                if let Some(unit) = self.insert_one(tag, from, &value, u32::from(height))? {
+                    self.table.arena.add_range(unit);
+                }
+                continue;
+            }
             self.insert_one(tag, write.key(), write.value(), u32::from(height))?;
         }
         Ok(())
     }
 
-    fn insert_one(&mut self, tag: u64, key: &[u8], value: &[u8], height: u32) -> Result<(), InsertError> {
+    /// The new node, or none if the version is there already.
+    fn insert_one(&mut self, tag: u64, key: &[u8], value: &[u8], height: u32) -> Result<Option<u32>, InsertError> {
         let table = Arc::clone(&self.table);
         let arena = &table.arena;
         if !self.brackets(key, tag)? {
@@ -111,7 +128,7 @@ impl Inserter {
         if self.after[0] != 0 {
             let next = arena.node(self.after[0])?;
             if next.key == key && next.tag == tag {
-                return Ok(());
+                return Ok(None);
             }
         }
         let unit = arena.push(tag, key, value, height).map_err(InsertError::Memory)?;
@@ -122,7 +139,7 @@ impl Inserter {
             arena.set_next(self.before[level as usize], level, unit)?;
             self.before[level as usize] = unit;
         }
-        Ok(())
+        Ok(Some(unit))
     }
 
     fn less(&self, unit: u32, key: &[u8], tag: u64) -> Result<bool, Corruption> {

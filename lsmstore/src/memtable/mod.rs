@@ -9,10 +9,11 @@
 
 mod arena;
 pub(crate) mod insert;
+pub(crate) mod ranges;
 
 use std::cmp::Ordering;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use kriya_region::Region;
 
@@ -22,6 +23,8 @@ use arena::{Arena, HEAD, MAX_HEIGHT, Node};
 
 pub(crate) struct Memtable {
     arena: Arena,
+    /// What this process knows of its range deletions.
+    ranges: RwLock<ranges::Known>,
 }
 
 impl std::fmt::Debug for Memtable {
@@ -39,12 +42,12 @@ pub(crate) struct Version<'a> {
 impl Memtable {
     /// A new memtable in a fresh region; readers of it start at sequence `published`.
     pub(crate) fn create(id: u64, region: Arc<Region>, published: u64) -> io::Result<Memtable> {
-        Ok(Memtable { arena: Arena::create(id, region, published)? })
+        Ok(Memtable { arena: Arena::create(id, region, published)?, ranges: RwLock::default() })
     }
 
     /// A memtable that another process writes.
     pub(crate) fn open(id: u64, region: Arc<Region>) -> Result<Memtable, Corruption> {
-        Ok(Memtable { arena: Arena::open(id, region)? })
+        Ok(Memtable { arena: Arena::open(id, region)?, ranges: RwLock::default() })
     }
 
     pub(crate) fn id(&self) -> u64 {

@@ -123,6 +123,7 @@ pub(crate) struct Counters {
     pub(crate) failed_flushes: Arc<Counter>,
     pub(crate) failed_merges: Arc<Counter>,
     last_flush_micros: AtomicU64,
+    held_back_micros: AtomicU64,
     pub(crate) stalls: Stalls,
     pub(crate) mirror: Arc<MirrorCounters>,
     pub(crate) requests: Arc<RequestCounters>,
@@ -154,6 +155,15 @@ impl Counters {
 
     pub(crate) fn last_flush(&self) -> Duration {
         Duration::from_micros(self.last_flush_micros.load(Ordering::Relaxed))
+    }
+
+    /// A write was held back.
+    pub(crate) fn add_held_back(&self, time: Duration) {
+        self.held_back_micros.fetch_add(time.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn held_back(&self) -> Duration {
+        Duration::from_micros(self.held_back_micros.load(Ordering::Relaxed))
     }
 
     /// A merge of `above` bytes that came down and `same` bytes of level `to` wrote `written` bytes to it.

@@ -147,6 +147,10 @@ impl Env for CountedEnv {
         self.inner.wall()
     }
 
+    fn pause(&self, time: Duration) {
+        self.inner.pause(time);
+    }
+
     fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
         self.inner.random(bytes)
     }

@@ -69,6 +69,11 @@ impl RunCursor {
         (&self.key, self.tag)
     }
 
+    /// Bytes of the current version's key and value.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.key.len() + self.value.1 - self.value.0) as u64
+    }
+
     #[inline]
     pub(crate) fn value(&self) -> ValueAt {
         ValueAt { table: self.table, start: self.start + self.value.0, end: self.start + self.value.1 }
@@ -226,7 +231,13 @@ impl RunCursor {
         }
         let block = self.run[table].find(key)?;
         if block >= self.run[table].layout.blocks {
-            return Err(self.run[table].bad(0, "the index ends before the largest key"));
+            // Behind its last entry there are only deleted ranges.
+            if table + 1 == self.run.len() {
+                self.nowhere();
+                return Ok(());
+            }
+            self.load(table + 1, 0)?;
+            return if self.entries > 0 { self.step() } else { self.next_block() };
         }
         self.load(table, block)?;
         let loaded = RunCursor::current(&self.run, self.shape());

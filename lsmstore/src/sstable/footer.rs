@@ -1,7 +1,7 @@
 //! The last bytes of a table, and its properties.
 //!
 //! ```text
-//! footer   0  filter, index, properties, range deletions (reserved, zero): offset u64, length u32 each   (48 bytes)
+//! footer   0  filter, index, properties, range deletions (zero if there are none): offset u64, length u32 each   (48 bytes)
 //!         48  begin of the meta blocks u64    56  version u32    60  flags u32 (zero)
 //!         64  id: epoch u64, counter u64      80  reserved u32   84  crc32c u32 of all before    88  magic "LSMSTOR1"
 //! ```
@@ -21,13 +21,15 @@ pub(crate) struct Footer {
     pub(crate) filter: Handle,
     pub(crate) index: Handle,
     pub(crate) properties: Handle,
+    pub(crate) ranges: Option<Handle>,
     pub(crate) meta: u64,
 }
 
 impl Footer {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(FOOTER);
-        for handle in [self.filter, self.index, self.properties, Handle { offset: 0, len: 0 }] {
+        let ranges = self.ranges.unwrap_or(Handle { offset: 0, len: 0 });
+        for handle in [self.filter, self.index, self.properties, ranges] {
             out.extend_from_slice(&handle.offset.to_le_bytes());
             out.extend_from_slice(&handle.len.to_le_bytes());
         }
@@ -75,13 +77,14 @@ impl Footer {
         if version != VERSION {
             return Err(bad(56, format!("format version {version}, this build reads {VERSION}")));
         }
-        if flags != 0 || ranges.len != 0 {
+        if flags != 0 {
             return Err(bad(60, "the table uses features that this build does not know".into()));
         }
         if found != id {
             return Err(bad(64, format!("this is table {found}, expected {id}")));
         }
-        Ok(Footer { id, filter, index, properties, meta })
+        let ranges = (ranges.len > 0).then_some(ranges);
+        Ok(Footer { id, filter, index, properties, ranges, meta })
     }
 }
 

@@ -3,14 +3,18 @@
 //!
 //! ```text
 //! block*   payload | codec u8 (0 raw, 1 zstd; 2 zstd with dictionary and 3 lz4 reserved) | crc32c u32
-//! meta     filter, index, properties, each framed like a block (raw), contiguous
+//! meta     filter, index, properties, range deletions if there are any, each framed like a block (raw), contiguous
 //! footer   96 bytes, see footer.rs
 //! ```
 //! The CRC is seeded with the table's id and the block's offset, so that a block in another's place is found too. What
-//! a payload looks like: entries in `block`, the filter in `filter`, index and properties in `write` and `read`.
+//! a payload looks like: entries in `block`, the filter in `filter`, index and properties in `write` and `read`, range
+//! deletions in [`ranges`](crate::ranges).
 //!
 //! # Invariants
 //! * Entries ascend strictly in internal key order.
+//! * Smallest and largest key, and the sequence numbers, are those of entries and range deletions together; no range reaches
+//!   beyond them, so tables of a level that do not overlap have nothing to say of each other's keys.
+//! * There is an entry: a table of range deletions alone has the deletion of the first one's first key.
 //! * Readers of a mirror verify each block once, when they first read it; they bound every length all the same.
 
 pub(crate) mod block;
@@ -47,9 +51,9 @@ pub struct TableRef {
     pub mirror_len: u64,
     /// Bytes of its object.
     pub object_len: u64,
-    /// Smallest user key.
+    /// Smallest user key, of ranges that are deleted as well.
     pub min_key: Vec<u8>,
-    /// Largest user key.
+    /// Largest user key; the end of a range that is deleted, which is not in it, may count as one.
     pub max_key: Vec<u8>,
     /// Smallest sequence number.
     pub min_sequence: u64,
@@ -57,7 +61,7 @@ pub struct TableRef {
     pub max_sequence: u64,
     /// Versions in it, deletions included.
     pub entries: u64,
-    /// Deletions in it.
+    /// Deletions in it, and range deletions, which are no versions.
     pub deletions: u64,
 }
 

@@ -16,6 +16,7 @@ use crate::in_use::Held;
 use crate::key::{self, sequence_of};
 use crate::memtable::Version;
 use crate::prefetch::{LINE, prefetch};
+use crate::ranges::Ranges;
 use crate::sstable::block::{self, Block, Handle, RAW};
 use crate::sstable::footer::{Footer, Properties};
 use crate::sstable::{TableId, TableRef, filter};
@@ -29,6 +30,7 @@ pub(crate) struct Layout {
     /// End of the data blocks.
     pub(crate) meta: usize,
     pub(crate) properties: Properties,
+    pub(crate) ranges: Ranges,
     /// The encoded properties, which later versions may have made longer.
     pub(crate) properties_at: (usize, usize),
 }
@@ -60,9 +62,17 @@ impl Layout {
                 (blocks > 0 && blocks.checked_mul(4)? <= tail).then_some(blocks)
             })
             .ok_or_else(|| bad(footer.index.offset, "the index is empty or cut off"))?;
+        let ranges = match footer.ranges {
+            Some(handle) => {
+                let (start, end) = part(handle)?;
+                Ranges::decode(&file[start..end])
+                    .ok_or_else(|| bad(handle.offset, "the range deletions make no sense"))?
+            }
+            None => Ranges::default(),
+        };
         let meta = usize::try_from(footer.meta).ok().filter(|&meta| meta <= filter.0);
         let meta = meta.ok_or_else(|| bad(footer.meta, "the meta blocks begin behind the filter"))?;
-        Ok(Layout { filter, index, blocks, meta, properties, properties_at })
+        Ok(Layout { filter, index, blocks, meta, properties, ranges, properties_at })
     }
 
     /// Separator and place of the n-th block; `None` if the index makes no sense there.
@@ -243,7 +253,13 @@ impl Table {
         found.ok_or_else(|| self.bad(self.layout.index.0 as u64, "an entry of the index makes no sense"))
     }
 
-    /// The newest version of `key` at or below `sequence`.
+    /// Its range deletions.
+    #[inline]
+    pub(crate) fn ranges(&self) -> &Ranges {
+        &self.layout.ranges
+    }
+
+    /// The newest version of `key` at or below `sequence`; range deletions are not looked at.
     pub(crate) fn get(&self, key: &[u8], sequence: u64) -> Result<Option<Version<'_>>, Corruption> {
         let tag = key::newest_at(sequence);
         let mut scratch = Vec::with_capacity(key.len() + 32);

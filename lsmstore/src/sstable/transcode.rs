@@ -105,7 +105,7 @@ fn transcode(
     }
     let filter = &file[layout.filter.0..layout.filter.1];
     let properties = &file[layout.properties_at.0..layout.properties_at.1];
-    let length = frames.finish(filter, &index.finish(), properties)?;
+    let length = frames.finish(filter, &index.finish(), properties, &layout.ranges)?;
     Ok((length, layout))
 }
 

@@ -8,7 +8,8 @@ use std::io;
 
 use crate::codec::put_bytes;
 use crate::error::Corruption;
-use crate::key::{self, DELETE, kind_of, sequence_of};
+use crate::key::{self, DELETE, kind_of, sequence_of, tag};
+use crate::ranges::{RangeDeletion, Ranges};
 use crate::sstable::block::{BlockBuilder, FRAME, Handle, RAW, frame};
 use crate::sstable::footer::{Footer, Properties};
 use crate::sstable::{TableId, TableRef, filter};
@@ -61,13 +62,14 @@ impl<'a> Frames<'a> {
         Ok(handle)
     }
 
-    /// Filter, index, properties and footer; returns the length of the file.
-    pub(crate) fn finish(mut self, filter: &[u8], index: &[u8], properties: &[u8]) -> io::Result<u64> {
+    /// Filter, index, properties, range deletions and footer; returns the length of the file.
+    pub(crate) fn finish(mut self, filter: &[u8], index: &[u8], properties: &[u8], ranges: &Ranges) -> io::Result<u64> {
         let meta = self.offset;
         let filter = self.put(filter, RAW)?;
         let index = self.put(index, RAW)?;
         let properties = self.put(properties, RAW)?;
-        let footer = Footer { id: self.id, filter, index, properties, meta }.encode();
+        let ranges = if ranges.is_empty() { None } else { Some(self.put(&ranges.encode(), RAW)?) };
+        let footer = Footer { id: self.id, filter, index, properties, ranges, meta }.encode();
         (self.sink)(&footer)?;
         Ok(self.offset + footer.len() as u64)
     }
@@ -84,6 +86,7 @@ pub(crate) struct TableWriter<'a> {
     hashes: Vec<u64>,
     properties: Properties,
     last: Option<(Vec<u8>, u64)>,
+    ranges: Vec<RangeDeletion>,
 }
 
 /// Why a table could not be written.
@@ -110,6 +113,7 @@ impl<'a> TableWriter<'a> {
             hashes: Vec::new(),
             properties: Properties { min_sequence: u64::MAX, ..Properties::default() },
             last: None,
+            ranges: Vec::new(),
         }
     }
 
@@ -164,6 +168,11 @@ impl<'a> TableWriter<'a> {
         Ok(())
     }
 
+    /// Adds a range deletion; in no order.
+    pub(crate) fn add_range(&mut self, deletion: RangeDeletion) {
+        self.ranges.push(deletion);
+    }
+
     fn end_block(&mut self) -> io::Result<()> {
         let last_key = self.block.last_key().to_vec();
         let payload = self.block.finish();
@@ -174,6 +183,11 @@ impl<'a> TableWriter<'a> {
 
     /// Ends the table. The object's length is not known yet (zero). `None` if nothing was added.
     pub(crate) fn finish(mut self) -> Result<Option<TableRef>, TableWriteError> {
+        let ranges = Ranges::new(std::mem::take(&mut self.ranges));
+        if let (None, Some(first)) = (&self.last, ranges.iter().next()) {
+            // It deletes its first key, so this says nothing new.
+            self.add(&first.from, tag(first.sequence, DELETE), &[])?;
+        }
         if !self.block.is_empty() {
             self.end_block()?;
         }
@@ -181,9 +195,20 @@ impl<'a> TableWriter<'a> {
         self.index.add(&last_key, handle);
         self.properties.max_key = last_key;
         let id = self.frames.id;
-        let properties = self.properties;
-        let mirror_len =
-            self.frames.finish(&filter::build(&self.hashes), &self.index.finish(), &properties.encode())?;
+        let mut properties = self.properties;
+        for deletion in ranges.iter() {
+            properties.min_sequence = properties.min_sequence.min(deletion.sequence);
+            properties.max_sequence = properties.max_sequence.max(deletion.sequence);
+            properties.deletions += 1;
+            if deletion.from < properties.min_key {
+                properties.min_key.clone_from(&deletion.from);
+            }
+            if *deletion.last() > properties.max_key[..] {
+                properties.max_key = deletion.last().to_vec();
+            }
+        }
+        let (filter, index) = (filter::build(&self.hashes), self.index.finish());
+        let mirror_len = self.frames.finish(&filter, &index, &properties.encode(), &ranges)?;
         Ok(Some(TableRef {
             id,
             mirror_len,

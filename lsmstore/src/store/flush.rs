@@ -18,12 +18,16 @@ use std::sync::atomic::Ordering;
 
 use crate::env::{blocking, nonce, to_its_end};
 use crate::error::{Corruption, FlushError, StorageError, Unusable, WriteError};
+use crate::key::{self, DELETE, DELETE_RANGE, kind_of, sequence_of};
 use crate::log::{Birth, LogChoice};
 use crate::manifest::{Manifest, local};
+use crate::memtable::ranges::end_of;
 use crate::memtable::{Cursor, Memtable};
 use crate::mirror::damaged;
+use crate::ranges::RangeDeletion;
 use crate::sstable::read::Table;
 use crate::sstable::{TableId, TableRef};
+use crate::store::pressure::Work;
 use crate::store::{Inner, Store, Tables, lock};
 
 /// The newest manifest on the local disk.
@@ -109,6 +113,7 @@ impl Store {
         let flush = async move {
             let mut local = inner.local.lock().await;
             inner.usable()?;
+            let _running = inner.jobs.begin(Work::Flush);
             let mut tables = 0;
             if local.rotation.is_some() {
                 tables += inner.flush_rotation(&mut local, FlushOptions::default()).await?;
@@ -243,7 +248,14 @@ impl Inner {
                 cursor.first().map_err(damaged)?;
                 while cursor.valid() {
                     let (key, tag) = cursor.entry().map_err(damaged)?;
-                    writer.add(key, tag, cursor.value_at(cursor.unit()).map_err(damaged)?)?;
+                    let value = cursor.value_at(cursor.unit()).map_err(damaged)?;
+                    if kind_of(tag) == DELETE_RANGE {
+                        let sequence = sequence_of(tag);
+                        writer.add(key, key::tag(sequence, DELETE), &[])?;
+                        writer.add_range(RangeDeletion { from: key.to_vec(), to: end_of(value).to_vec(), sequence });
+                    } else {
+                        writer.add(key, tag, value)?;
+                    }
                     cursor.next().map_err(damaged)?;
                 }
                 Ok(())
@@ -279,6 +291,7 @@ impl Inner {
         self.follow(&next, &new.tables, memtables);
         local.version = self.local_version.fetch_add(1, Ordering::AcqRel) + 1;
         (local.number, local.manifest) = (number, next);
+        self.settled.store(local.manifest.last_sequence, Ordering::Release);
         let mut left = new.fresh;
         for table in new.tables {
             let fresh = left.min(table.info.mirror_len);

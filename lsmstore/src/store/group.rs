@@ -62,7 +62,7 @@ impl Group {
 
 impl Store {
     /// Writes a batch to the store's own log and applies it. If the caller gives up waiting the batch may be applied all
-    /// the same.
+    /// the same. While flushes, merges or uploads are behind, writes take longer ([`Store::write_delay`]).
     ///
     /// # Errors
     /// [`WriteError::Full`]: wait and try again. [`WriteError::WrongLog`] if somebody else keeps the log (without any
@@ -115,6 +115,8 @@ impl Inner {
                     return;
                 }
             }
+            // A flush needs the log's lock.
+            self.hold_back(taken.iter().map(|waiting: &Waiting| waiting.batch.encoded_len()).sum());
             let mut log = lock(&group.log);
             let mut taken = std::collections::VecDeque::from(taken);
             while !taken.is_empty() {

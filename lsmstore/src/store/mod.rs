@@ -4,7 +4,7 @@
 //! level to level. Each change of what can be read is a new [`View`], published before the change is used.
 //!
 //! # Invariants
-//! * Lock order: garbage, merging, uploader, local, own log, writer, view. Listeners run under the writer's lock.
+//! * Lock order: garbage, claims of merges, uploader, local, own log, writer, view. Listeners run under the writer's lock.
 //! * A view is published before the first write into a memtable that only it names.
 //! * Tables leave a view only after the local manifest without them is durable; memtables only after the one with their
 //!   tables is.
@@ -17,6 +17,7 @@ mod garbage;
 mod group;
 mod merge;
 mod open;
+mod pressure;
 mod publish;
 mod report;
 mod scratch;
@@ -26,7 +27,7 @@ pub(crate) mod upkeep;
 mod write;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use kriya_region::Region;
@@ -55,6 +56,8 @@ use crate::sstable::cursor::Run;
 use crate::view::View;
 use flush::Local;
 use group::Group;
+use merge::{Claims, Limiter};
+use pressure::Jobs;
 use publish::Uploader;
 
 /// An open store: one per bucket prefix in the world, shared within the process by cloning. See the crate's
@@ -99,10 +102,16 @@ struct Inner {
     local_version: AtomicU64,
     published_version: AtomicU64,
     manifest: Mutex<ManifestInfo>,
-    merging: tokio::sync::Mutex<()>,
     /// Held by a pass of garbage collection, which takes the local lock for a moment.
     garbage: tokio::sync::Mutex<gc::Memory>,
     known: Mutex<gc::Known>,
+    claims: Claims,
+    limiter: Limiter,
+    jobs: Jobs,
+    /// Merges are to end, for the store is being closed.
+    closing: AtomicBool,
+    /// S of the local manifest, which is the floor of merges that begin now.
+    settled: AtomicU64,
     tables: AtomicU64,
     counters: Counters,
     folder: Mutex<Option<Box<dyn Send + Sync>>>,
@@ -202,8 +211,8 @@ impl Store {
         self.inner.mirror.uses(file)
     }
 
-    /// Ends the use of the store: waits for a flush or merge that is running, then refuses everything. Nothing is
-    /// flushed; flush before. Other clones of the handle become unusable too.
+    /// Ends the use of the store: waits for a flush that is running and has merges give up, then refuses everything. Nothing
+    /// is flushed; flush before. Other clones of the handle become unusable too.
     ///
     /// # Errors
     /// [`StorageError`] if the mark of an orderly stop cannot be written; the next start then verifies all mirrors.
@@ -222,7 +231,8 @@ impl Store {
 
     async fn close_and(self, forget: bool) -> Result<(), StorageError> {
         let inner = &self.inner;
-        let _merging = inner.merging.lock().await;
+        inner.closing.store(true, Ordering::Release);
+        let _alone = inner.claims.all().await;
         let uploader = inner.uploader.lock().await;
         let newest = inner.local.lock().await;
         let ended = inner.unusable.set(Unusable::Closed).is_ok();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use bytes::Bytes;
@@ -28,6 +28,8 @@ use crate::store::base::Start;
 use crate::store::flush::{Local, birth_of, tables_of};
 use crate::store::folder::{identity, take_mark};
 use crate::store::group::Group;
+use crate::store::merge::{Claims, Limiter};
+use crate::store::pressure::Jobs;
 use crate::store::publish::{Uploader, upload};
 use crate::store::{Inner, Store, Writer, new_memtable};
 use crate::view::View;
@@ -364,9 +366,13 @@ impl Opened {
                 in_doubt: None,
                 announce: true,
             }),
-            merging: tokio::sync::Mutex::new(()),
             garbage: tokio::sync::Mutex::default(),
             known: Mutex::new(known),
+            claims: Claims::default(),
+            limiter: Limiter::new(config.merge_rate),
+            jobs: Jobs::default(),
+            closing: AtomicBool::new(false),
+            settled: AtomicU64::new(held),
             tables: AtomicU64::new(1),
             counters,
             folder: Mutex::new(Some(folder)),

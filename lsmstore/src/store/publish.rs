@@ -26,6 +26,7 @@ use crate::sstable::read::Table;
 use crate::sstable::transcode::{TranscodeError, mirror_of, object_of};
 use crate::sstable::{TableId, TableRef};
 use crate::store::flush::Pending;
+use crate::store::pressure::Work;
 use crate::store::{Inner, Store, lock};
 
 /// Tables that are uploaded at a time.
@@ -63,6 +64,7 @@ impl Store {
         let inner = &self.inner;
         let mut uploader = inner.uploader.lock().await;
         inner.usable()?;
+        let _running = inner.jobs.begin(Work::Publication);
         inner.settle(&mut uploader).await?;
         let (version, born, mut next, pending) = {
             let local = inner.local.lock().await;

@@ -181,6 +181,8 @@ pub struct Stats {
     pub failed_merges: u64,
     /// How long the last flush took.
     pub last_flush: Duration,
+    /// How long writes were held back so that background work keeps up.
+    pub held_back: Duration,
     /// Writes refused because memtables wait for a flush.
     pub refused_full: u64,
     /// Writes refused because tables wait for the object store.
@@ -315,6 +317,7 @@ impl Store {
             refused_behind: count(&counters.stalls.behind),
             stalls: counters.stalls.time.count(),
             stalled: counters.stalls.time.sum(),
+            held_back: counters.held_back(),
         }
     }
 }

@@ -110,7 +110,10 @@ impl Store {
             if self.wants_flush() {
                 self.flush_local(FlushOptions::default()).await?;
             } else if self.wants_merge() {
-                failed = self.merge_local(Arc::clone(policy)).await.err();
+                match self.merge_local(Arc::clone(policy)).await {
+                    Ok(merged) if merged.inputs == 0 && !self.wants_publish() => return Ok(()),
+                    merged => failed = merged.err(),
+                }
             } else if !self.wants_publish() {
                 return Ok(());
             }

@@ -8,10 +8,11 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crate::error::{Corruption, ReadError};
-use crate::key::{self, DELETE, kind_of, newest_at, sequence_of};
+use crate::key::{self, PUT, kind_of, newest_at, sequence_of};
 use crate::memtable;
 use crate::sstable::cursor::{RunCursor, ValueAt};
 use crate::view::View;
+use crate::view::cover::Covers;
 
 enum Source {
     Memtable(memtable::Cursor),
@@ -83,6 +84,7 @@ pub struct Iter {
     sources: Vec<Source>,
     /// Numbers of the sources that stand on something; the root is the next in the direction of the walk.
     heap: Vec<u32>,
+    covers: Covers,
     sequence: u64,
     forward: bool,
     valid: bool,
@@ -108,6 +110,7 @@ impl Iter {
         Iter {
             sources,
             heap: Vec::new(),
+            covers: Covers::of(view, sequence),
             sequence,
             forward: true,
             valid: false,
@@ -282,7 +285,7 @@ impl Iter {
             if sequence_of(tag) <= self.sequence && !(pass && key == self.key) {
                 self.key.clear();
                 self.key.extend_from_slice(key);
-                if kind_of(tag) != DELETE {
+                if self.shows(tag)? {
                     self.source = root;
                     self.place = self.sources[root as usize].place();
                     self.valid = true;
@@ -301,8 +304,14 @@ impl Iter {
         let mut best: Option<(u64, u32, Place)> = None;
         while let Some(&root) = self.heap.first() {
             let (key, tag) = self.sources[root as usize].entry()?;
-            if best.is_some() && key != self.key {
-                break;
+            if let Some((newest, ..)) = best
+                && key != self.key
+            {
+                if self.shows(newest)? {
+                    break;
+                }
+                // A deleted key is no key.
+                best = None;
             }
             if sequence_of(tag) <= self.sequence {
                 if best.is_none() {
@@ -312,27 +321,22 @@ impl Iter {
                 best = Some((tag, root, self.sources[root as usize].place()));
             }
             self.advance()?;
-            // A deleted key is no key: forget it as soon as the next one is reached.
-            if let Some((tag, ..)) = best
-                && kind_of(tag) == DELETE
-                && !self.root_is(|key, found| key == found)?
-            {
-                best = None;
-            }
         }
         if let Some((tag, source, place)) = best
-            && kind_of(tag) != DELETE
+            && self.shows(tag)?
         {
             (self.source, self.place, self.valid) = (source, place, true);
         }
         Ok(self.valid)
     }
 
-    fn root_is(&self, test: impl Fn(&[u8], &[u8]) -> bool) -> Result<bool, Corruption> {
-        match self.heap.first() {
-            Some(&root) => Ok(test(&self.key, self.sources[root as usize].entry()?.0)),
-            None => Ok(false),
+    /// Whether the newest readable version of the key is a value, and no deletion of a range is newer.
+    #[inline]
+    fn shows(&self, tag: u64) -> Result<bool, Corruption> {
+        if kind_of(tag) != PUT {
+            return Ok(false);
         }
+        Ok(self.covers.is_empty() || !self.covers.hide(&self.key, sequence_of(tag), self.sequence)?)
     }
 }
 

@@ -10,6 +10,7 @@
 //! * Sources may overlap in sequence numbers (a replayed log applies batches slightly out of order), so a version is
 //!   believed to be the newest only when no other source can hold a newer one.
 
+mod cover;
 mod describe;
 mod iter;
 
@@ -23,7 +24,7 @@ pub use describe::{MemtableRef, ViewDescription};
 pub use iter::{Iter, KeyValue, Scan};
 
 use crate::error::{ReadError, ViewError};
-use crate::key::{self, DELETE, kind_of, sequence_of};
+use crate::key::{self, DELETE, PUT, kind_of, sequence_of};
 use crate::memtable::{Memtable, Version};
 use crate::metrics::counters::Reads;
 use crate::sstable::cursor::Run;
@@ -91,6 +92,7 @@ impl View {
                 break;
             }
             keep_newer(&mut best, memtable.get(key, sequence)?);
+            keep_newer(&mut best, deleted_at(memtable.newest_range(key, sequence)?));
         }
         if best.is_none() || newest(&best) < Some(self.table_sequence) {
             let hash = key::hash(key);
@@ -104,18 +106,22 @@ impl View {
                     || info.min_sequence > sequence
                     || *key < info.min_key[..]
                     || *key > info.max_key[..]
-                    || !table.may_hold(hash)
                 {
                     continue;
                 }
-                looked_into += 1;
-                keep_newer(&mut best, table.get(key, sequence)?);
+                if !table.ranges().is_empty() {
+                    keep_newer(&mut best, deleted_at(table.ranges().newest(key, sequence)));
+                }
+                if table.may_hold(hash) {
+                    looked_into += 1;
+                    keep_newer(&mut best, table.get(key, sequence)?);
+                }
             }
         }
         self.reads.got(best.is_some(), looked_into);
         Ok(best.map(|version| KeyVersion {
             sequence: sequence_of(version.tag),
-            value: (kind_of(version.tag) != DELETE).then_some(version.value),
+            value: (kind_of(version.tag) == PUT).then_some(version.value),
         }))
     }
 
@@ -239,6 +245,11 @@ pub struct KeyVersion<'a> {
     pub sequence: u64,
     /// The value, none if this is a deletion.
     pub value: Option<&'a [u8]>,
+}
+
+/// The deletion of a key by a range deletion of this number; none for 0.
+fn deleted_at(sequence: u64) -> Option<Version<'static>> {
+    (sequence > 0).then(|| Version { tag: key::tag(sequence, DELETE), value: &[] })
 }
 
 fn keep_newer<'a>(best: &mut Option<Version<'a>>, found: Option<Version<'a>>) {

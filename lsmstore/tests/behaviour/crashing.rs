@@ -43,6 +43,7 @@ fn model(n: u64) -> Model {
             match write {
                 lsmstore::Write::Put { key, value } => drop(model.insert(key.to_vec(), value.to_vec())),
                 lsmstore::Write::Delete { key } => drop(model.remove(key)),
+                lsmstore::Write::DeleteRange { from, to } => model.retain(|key, _| &key[..] < from || &key[..] >= to),
             }
         }
     }

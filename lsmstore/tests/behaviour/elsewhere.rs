@@ -90,6 +90,29 @@ async fn each_table_is_mapped_once_and_kept_as_long_as_views_name_it() {
 }
 
 #[tokio::test]
+async fn ranges_deleted_in_memory_and_in_tables_are_gone_there_too() {
+    let fixture = Fixture::new();
+    let store = open(&fixture).await;
+    store.apply(&puts(&[("a", "1"), ("b", "1"), ("c", "1"), ("d", "1"), ("e", "1")])).unwrap();
+    store.flush().await.unwrap();
+    store.apply(Batch::new().delete_range(b"b", b"c")).unwrap();
+    store.flush().await.unwrap();
+    let elsewhere = open_elsewhere(&store, fixture.folder()).unwrap();
+    assert_eq!(keys(&elsewhere), ["a=1", "c=1", "d=1", "e=1"]);
+    let before = elsewhere.read_sequence();
+    let mut walk = elsewhere.iter(before).unwrap();
+    for (from, to, left) in [("c", "d", &["a=1", "d=1", "e=1"][..]), ("d", "f", &["a=1"]), ("a", "b", &[])] {
+        store.apply(Batch::new().delete_range(from.as_bytes(), to.as_bytes())).unwrap();
+        assert_eq!(keys(&elsewhere), left, "deleted after it was opened there");
+    }
+    store.apply(&puts(&[("d", "2")])).unwrap();
+    assert_eq!(keys(&elsewhere), ["d=2"]);
+    assert_eq!(elsewhere.get(b"d", before).unwrap(), Some(&b"1"[..]));
+    assert_eq!(elsewhere.get(b"b", before).unwrap(), None);
+    assert!(walk.seek(b"b").unwrap() && walk.key() == b"c", "an older reader still sees it");
+}
+
+#[tokio::test]
 async fn a_view_held_elsewhere_outlives_flush_and_merge() {
     let fixture = Fixture::new();
     let store = open(&fixture).await;
@@ -152,6 +175,10 @@ async fn a_memtable_with_any_byte_changed_gives_an_answer_or_an_error() {
     for n in 0..12 {
         store.apply(&puts(&[(&format!("k{n}"), "value")])).unwrap();
     }
+    let mut batch = Batch::new();
+    store.apply(batch.delete_range(b"k2", b"k4")).unwrap();
+    batch.clear();
+    store.apply(batch.delete_range(b"k7", b"k8")).unwrap();
     let view = store.view().unwrap();
     let description = view.describe();
     let (_, region) = &view.shared_regions()[0];

@@ -46,6 +46,7 @@ fn apply(model: &mut Model, n: u64) {
         match write {
             Write::Put { key, value } => drop(model.insert(key.to_vec(), value.to_vec())),
             Write::Delete { key } => drop(model.remove(key)),
+            Write::DeleteRange { from, to } => model.retain(|key, _| &key[..] < from || &key[..] >= to),
         }
     }
 }

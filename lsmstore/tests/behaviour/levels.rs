@@ -8,16 +8,16 @@ use lsmstore::{Batch, Config, KeepAll, LogChoice, MergeEntry, MergePolicy, Store
 use crate::fixture::Fixture;
 
 const TABLE: u64 = 4096;
-const LEVEL: u64 = 4 * TABLE;
+pub const LEVEL: u64 = 4 * TABLE;
 const FACTOR: u64 = 4;
 
-fn config(fixture: &Fixture) -> Config {
+pub fn config(fixture: &Fixture) -> Config {
     let config = fixture.config().memtable_bytes(16 << 10).max_frozen(64).l0_merge_trigger(4);
     config.table_bytes(TABLE as usize).level_bytes(LEVEL).level_factor(FACTOR)
 }
 
 /// Merges until nothing is due; returns the bytes that were written.
-async fn settle(store: &Store, policy: &Arc<dyn MergePolicy>) -> u64 {
+pub async fn settle(store: &Store, policy: &Arc<dyn MergePolicy>) -> u64 {
     let mut bytes = 0;
     while store.wants_merge() {
         let merged = store.merge(Arc::clone(policy)).await.unwrap();
@@ -29,7 +29,7 @@ async fn settle(store: &Store, policy: &Arc<dyn MergePolicy>) -> u64 {
 
 /// Writes `count` keys in an order given by `number`, merging as a server does; returns what is in the store then, and the
 /// bytes that merges wrote.
-async fn fill(store: &Store, count: u64, number: impl Fn(u64) -> u64) -> (BTreeMap<String, Vec<u8>>, u64) {
+pub async fn fill(store: &Store, count: u64, number: impl Fn(u64) -> u64) -> (BTreeMap<String, Vec<u8>>, u64) {
     let (mut model, mut bytes) = (BTreeMap::new(), 0);
     let policy: Arc<dyn MergePolicy> = Arc::new(KeepAll);
     for begin in (0..count).step_by(100) {
@@ -46,7 +46,7 @@ async fn fill(store: &Store, count: u64, number: impl Fn(u64) -> u64) -> (BTreeM
     (model, bytes)
 }
 
-fn same(store: &Store, model: &BTreeMap<String, Vec<u8>>) {
+pub fn same(store: &Store, model: &BTreeMap<String, Vec<u8>>) {
     let view = store.view().unwrap();
     let mut scan = view.scan_prefix(b"", view.read_sequence()).unwrap();
     let mut expected = model.iter();
@@ -61,7 +61,7 @@ fn same(store: &Store, model: &BTreeMap<String, Vec<u8>>) {
 }
 
 /// Numbers below 2^20 in no order, each once.
-fn scattered(at: u64) -> u64 {
+pub fn scattered(at: u64) -> u64 {
     at.wrapping_mul(0x9_e379) & 0xf_ffff
 }
 

@@ -3,6 +3,7 @@
 
 mod a_folder_whose_bucket_is_gone;
 mod an_object_store_that_is_down;
+mod background;
 mod by_hand;
 mod checkpoints;
 mod collecting;
@@ -25,5 +26,6 @@ mod model;
 mod own_log;
 mod protocol;
 mod publishing;
+mod range_deletions;
 mod syncing;
 mod unreliable;

@@ -9,24 +9,33 @@ use proptest::prelude::*;
 use crate::fixture::{Fixture, RecordingLog};
 
 #[derive(Clone, Debug)]
+enum Change {
+    /// With the value's length.
+    Put(u8, u16),
+    Delete(u8),
+    DeleteRange(u8, u8),
+}
+
+#[derive(Clone, Debug)]
 enum Step {
-    /// Keys, with a value's length, or none for a deletion.
-    Write(Vec<(u8, Option<u16>)>),
+    Write(Vec<Change>),
     Flush,
     Merge,
-    Reopen {
-        flushed: bool,
-    },
+    Reopen { flushed: bool },
     Snapshot,
     Walk(u8, Vec<bool>),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let write = (any::<u8>(), prop::option::weighted(0.7, 0_u16..400));
+    let write = prop_oneof![
+        7 => (any::<u8>(), 0_u16..400).prop_map(|(key, length)| Change::Put(key, length)),
+        3 => any::<u8>().prop_map(Change::Delete),
+        1 => any::<[u8; 2]>().prop_map(|[one, other]| Change::DeleteRange(one, other)),
+    ];
     let step = prop_oneof![
         8 => prop::collection::vec(write, 0..12).prop_map(Step::Write),
         2 => Just(Step::Flush),
-        1 => Just(Step::Merge),
+        2 => Just(Step::Merge),
         1 => any::<bool>().prop_map(|flushed| Step::Reopen { flushed }),
         1 => Just(Step::Snapshot),
         2 => (any::<u8>(), prop::collection::vec(any::<bool>(), 0..30)).prop_map(|(key, turns)| Step::Walk(key, turns)),
@@ -123,17 +132,21 @@ fn run(steps: Vec<Step>, shared: bool) {
             match step {
                 Step::Write(writes) => {
                     let mut batch = Batch::new();
-                    for (byte, length) in writes {
-                        let key = key(byte);
-                        match length {
-                            Some(length) => {
+                    for change in writes {
+                        match change {
+                            Change::Put(byte, length) => {
                                 let value = vec![number as u8; usize::from(length)];
-                                batch.put(&key, &value);
-                                model.insert(key, value);
+                                batch.put(&key(byte), &value);
+                                model.insert(key(byte), value);
                             }
-                            None => {
-                                batch.delete(&key);
-                                model.remove(&key);
+                            Change::Delete(byte) => {
+                                batch.delete(&key(byte));
+                                model.remove(&key(byte));
+                            }
+                            Change::DeleteRange(one, other) => {
+                                let (from, to) = (key(one).min(key(other)), key(one).max(key(other)));
+                                batch.delete_range(&from, &to);
+                                model.retain(|key, _| *key < from || *key >= to);
                             }
                         }
                     }
@@ -141,7 +154,12 @@ fn run(steps: Vec<Step>, shared: bool) {
                     log.append(first, &batch);
                 }
                 Step::Flush => drop(store.flush().await.unwrap()),
-                Step::Merge => drop(store.merge(Arc::new(KeepAll)).await.unwrap()),
+                Step::Merge => {
+                    store.merge(Arc::new(KeepAll)).await.unwrap();
+                    while store.wants_merge() {
+                        assert!(store.merge(Arc::new(KeepAll)).await.unwrap().inputs > 0, "what is due must be done");
+                    }
+                }
                 Step::Reopen { flushed } => {
                     if flushed {
                         store.flush_with(FlushOptions { clean: true, force: false }).await.unwrap();

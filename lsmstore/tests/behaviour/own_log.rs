@@ -8,7 +8,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 
 use crate::fixture::{Fixture, get, puts};
 
-async fn open(fixture: &Fixture) -> Store {
+pub async fn open(fixture: &Fixture) -> Store {
     loop {
         match fixture.try_open(fixture.config(), LogChoice::Own).await {
             // The job that wrote the log of a store just dropped still holds the folder.

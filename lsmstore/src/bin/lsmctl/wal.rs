@@ -55,11 +55,14 @@ fn print_write(write: &Write<'_>, sequence: u64, offset: u64, output: Output) {
     let (kind, key, value) = match write {
         Write::Put { key, value } => ("put", key, Some(value)),
         Write::Delete { key } => ("delete", key, None),
+        Write::DeleteRange { from, to } => ("delete range", from, Some(to)),
     };
     let key = bytes(key, output);
     if output.json {
         let value = value.map(|value| bytes(value, output));
         say!("{}", json!({ "offset": offset, "sequence": sequence, "kind": kind, "key": key, "value": value }));
+    } else if let Write::DeleteRange { to, .. } = write {
+        say!("  {key} @{sequence} {kind} to {}", bytes(to, output));
     } else if let Some(value) = value {
         say!("  {key} @{sequence} = {}", some(value, output));
     } else {

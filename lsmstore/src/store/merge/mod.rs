@@ -1,17 +1,25 @@
 //! Leveled compaction: tables of one level are merged with those of the next that they overlap, and become tables of it.
 //!
-//! `pick` says what is due, `run` reads and writes. One merge at a time, each bounded by what it picks; `Store::merge` makes
-//! one, and its caller goes on while [`Store::wants_merge`] says so.
+//! `pick` says what is due, `run` reads and writes, `claims` keeps those apart that go on at once: one of L0 or L1, and one
+//! of deeper levels. Each is bounded by what it picks; `Store::merge` makes one, and its caller goes on while
+//! [`Store::wants_merge`] says so. A second caller beside it keeps a deep merge from holding up L0.
+//!
+//! A merge that ends early, because the store is closed or the process dies, leaves its inputs in use. What it wrote is
+//! named by no manifest: its files are removed then, or when the store is opened next.
 //!
 //! # Invariants
 //! * R and S stay. Inputs that were never uploaded need not be any more.
 //! * Versions of a key in a level are newer than those in the levels below it, but for what a replayed log brings back.
 
+mod claims;
+mod deleted;
+mod limiter;
 mod pick;
 mod run;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures::future::join_all;
 
@@ -20,11 +28,53 @@ use crate::error::{FlushError, StorageError};
 use crate::sstable::TableId;
 use crate::sstable::read::Table;
 use crate::store::flush::{New, retire};
+use crate::store::pressure::Work;
 use crate::store::{Inner, Store};
-use pick::Choice;
+pub(super) use claims::Claims;
+use claims::{Claim, Claimed};
+pub(super) use limiter::Limiter;
+pub(super) use pick::overfull;
+use pick::{Choice, Pick};
 use run::Job;
 
-/// What the owner of a store wants of a merge: entries of his that nobody can need any more.
+/// What the owner of a store wants of a merge: which entries of his nobody can need any more.
+///
+/// Versions that newer ones or deletions hide from every reader at or above the merge's floor go in any case, and are not
+/// shown to the policy. Readers of older numbers have views, which keep the tables that they read.
+///
+/// ```
+/// use lsmstore::{MergeEntry, MergePolicy};
+///
+/// /// Entries end when the day in the first two bytes of their value is over.
+/// struct Expired {
+///     today: u16,
+/// }
+///
+/// impl MergePolicy for Expired {
+///     fn judge(&self, group: &[MergeEntry<'_>], _bottommost: bool, keep: &mut [bool]) {
+///         for (entry, keep) in group.iter().zip(keep) {
+///             let day = entry.value.and_then(|value| value.first_chunk()).map(|day| u16::from_be_bytes(*day));
+///             *keep = day.is_none_or(|day| day >= self.today);
+///         }
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use std::sync::Arc;
+/// # use lsmstore::{Batch, Config, LogChoice, Store, SystemEnv, objects};
+/// # let folder = tempfile::tempdir()?;
+/// # let env = Arc::new(SystemEnv::new());
+/// # let store = Store::open(Config::new(folder.path(), "demo"), objects::memory(), env, LogChoice::Nobody).await?;
+/// store.apply(Batch::new().put(b"old", &[0, 6]).put(b"new", &[0, 7]))?;
+/// store.flush().await?;
+/// store.merge(Arc::new(Expired { today: 7 })).await?;
+/// let view = store.view()?;
+/// assert_eq!(view.get(b"old", view.read_sequence())?, None);
+/// assert_eq!(view.get(b"new", view.read_sequence())?, Some(&[0, 7][..]));
+/// # Ok(())
+/// # }
+/// ```
 pub trait MergePolicy: Send + Sync {
     /// Length of the prefix of `key` that makes keys a group. What a merge reads of a group is judged together. Default: each
     /// key alone.
@@ -78,7 +128,8 @@ pub struct Merged {
 
 impl Store {
     /// Merges what is most due: tables of L0 or of a level that is over its size, into the level below. If nothing is due,
-    /// the tables of L0. Then publishes. One at a time; writes and flushes go on meanwhile.
+    /// the tables of L0. Then publishes. Writes and flushes go on meanwhile, and so may one other merge: called while one is
+    /// going on, this takes what does not meet it, or waits.
     ///
     /// # Errors
     /// [`FlushError`]; the inputs stay in use, unless only the publication failed.
@@ -111,35 +162,43 @@ impl Store {
     pub async fn drop_tables(&self, dead: impl Fn(&[u8], &[u8]) -> bool + Send + 'static) -> Result<usize, FlushError> {
         let inner = Arc::clone(&self.inner);
         let drop = async move {
-            let _merging = inner.merging.lock().await;
+            let _alone = inner.claims.all().await;
             inner.usable()?;
-            let floor = inner.local.lock().await.manifest.last_sequence;
+            let floor = inner.settled.load(Ordering::Acquire);
             let view = inner.current();
             let dead = view.tables().filter(|table| dead(&table.min_key, &table.max_key));
             let dead: HashSet<TableId> = dead.map(|table| table.id).collect();
             if !dead.is_empty() {
-                inner.replace(&dead, 0, Some((Vec::new(), floor))).await?;
+                inner.take_away(&dead, floor).await?;
             }
             Ok(dead.len())
         };
         to_its_end(&*self.inner.env, drop).await.map_err(StorageError::from)?
     }
 
-    /// Whether a merge is due: L0 has too many tables, a level too many bytes, or a table is mostly deletions.
+    /// Whether a merge is due: L0 has too many tables, a level too many bytes, a table is mostly deletions, or all of one is
+    /// deleted by a range.
     pub fn wants_merge(&self) -> bool {
-        pick::due(&self.inner.current(), &self.inner.config).is_some()
+        let floor = self.inner.settled.load(Ordering::Acquire);
+        pick::is_due(&self.inner.current(), &self.inner.config, floor)
     }
 }
 
 impl Inner {
     async fn merge(self: Arc<Inner>, policy: Arc<dyn MergePolicy>) -> Result<Merged, FlushError> {
         let inner = &self;
-        let _merging = inner.merging.lock().await;
+        let (pick, floor, _claimed) = inner.begin(&*policy).await?;
+        let choice = match pick {
+            Pick::Merge(choice, _) => choice,
+            Pick::Drop(covered) => {
+                let dropped = inner.take_away(&covered, floor).await?;
+                return Ok(Merged { inputs: covered.len(), dropped, ..Merged::default() });
+            }
+            Pick::Wait | Pick::Nothing => return Ok(Merged::default()),
+        };
+        let _running = inner.jobs.begin(if choice.to <= 2 { Work::UpperMerge } else { Work::DeepMerge });
         let began = inner.env.monotonic();
-        inner.usable()?;
-        let floor = inner.local.lock().await.manifest.last_sequence;
         let view = inner.current();
-        let Some(choice) = pick::choose(&view, &inner.config, &*policy) else { return Ok(Merged::default()) };
         let inputs: HashSet<TableId> = choice.tables().map(|table| table.info.id).collect();
         let own = choice.to.checked_sub(1).and_then(|to| view.levels.get(to));
         let own: HashSet<TableId> = own.into_iter().flat_map(|run| run.iter()).map(|table| table.info.id).collect();
@@ -161,7 +220,47 @@ impl Inner {
         Ok(merged)
     }
 
-    /// Writes the outputs of a merge, in parts side by side; nothing if the policy had it end.
+    /// Chooses what to do and claims what it works on; waits if that must wait for a merge that is going on. With its floor.
+    async fn begin(&self, policy: &dyn MergePolicy) -> Result<(Pick, u64, Option<Claimed<'_>>), FlushError> {
+        let mut waited = false;
+        loop {
+            let mut given_up = std::pin::pin!(self.claims.given_up());
+            given_up.as_mut().enable();
+            self.usable()?;
+            {
+                let current = self.claims.current();
+                // Before the view: what is in its tables may be newer.
+                let floor = self.settled.load(Ordering::Acquire);
+                let pick = pick::choose(&self.current(), &self.config, policy, &current, floor, !waited);
+                let claim = match &pick {
+                    Pick::Merge(_, claim) => Some(claim.clone()),
+                    Pick::Drop(_) => Some(Claim::All),
+                    Pick::Nothing => return Ok((pick, floor, None)),
+                    Pick::Wait => None,
+                };
+                if let Some(claim) = claim {
+                    return Ok((pick, floor, Some(current.claim(claim))));
+                }
+            }
+            waited = true;
+            given_up.await;
+        }
+    }
+
+    /// Takes tables out of use, unread. Returns how many versions were in them.
+    async fn take_away(&self, tables: &HashSet<TableId>, floor: u64) -> Result<u64, FlushError> {
+        let view = self.current();
+        let dropped = view.tables().filter(|table| tables.contains(&table.id)).map(|table| table.entries).sum();
+        self.replace(tables, 0, Some((Vec::new(), floor))).await?;
+        Ok(dropped)
+    }
+
+    /// Whether merges go on: not once the store is being closed.
+    fn merges_go_on(&self) -> bool {
+        !self.closing.load(Ordering::Acquire)
+    }
+
+    /// Writes the outputs of a merge, in parts side by side; nothing if it was not to go on.
     async fn run(
         self: &Arc<Inner>,
         choice: &Choice,

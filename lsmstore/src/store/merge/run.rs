@@ -2,23 +2,26 @@
 //!
 //! A merge keeps, for each key, the newest version at or below its floor and everything above it. The floor is the S of
 //! the newest local manifest: what a replay over that one may bring back lies above it. Deletions at or below the floor go
-//! where no level below the output can hold the key, and no table above an older version of it.
+//! where no level below the output can hold the key, and no table above an older version of it. So do deletions of ranges
+//! ([`Deleted`]).
 //!
 //! # Invariants
 //! * A group of the policy's (a row and its marks) is never split, neither between parts nor between outputs.
-//! * Memory is bounded by a group, a block, and filter and index of one table for each part.
+//! * Memory, for each part, is bounded by a group, a block, the buffer of a file, and filter and index of one table, of
+//!   which the filter takes 8 bytes a key while it is built; and by the range deletions of the inputs.
 
 use std::sync::Arc;
 
 use crate::error::{Corruption, StorageError};
 use crate::key::{self, DELETE, PUT, kind_of, sequence_of, tag};
-use crate::mirror::{Mirror, damaged};
-use crate::sstable::TableId;
+use crate::mirror::damaged;
+use crate::ranges::{RangeDeletion, Ranges, settled};
 use crate::sstable::cursor::{Run, RunCursor};
 use crate::sstable::read::Table;
 use crate::sstable::write::{TableWriteError, TableWriter};
 use crate::store::Inner;
-use crate::store::merge::pick::Choice;
+use crate::store::merge::deleted::Deleted;
+use crate::store::merge::pick::{Choice, covers};
 use crate::store::merge::{MergeEntry, MergePolicy};
 
 /// Parts of a merge that are run side by side, if each gets several tables.
@@ -26,6 +29,9 @@ const PARTS: usize = 2;
 const TABLES_A_PART: u64 = 2;
 /// An output ends early once it overlaps so many tables' bytes of the level below its own: merging it further would be dear.
 const OVERLAP: u64 = 10;
+
+/// Bytes that are read and written between two looks at the limit of the rate.
+const CHARGE: u64 = 64 << 10;
 
 /// One part of a merge: the keys from `from` on and below `until`.
 pub(super) struct Job {
@@ -35,11 +41,11 @@ pub(super) struct Job {
     floor: u64,
     below: Below,
     older: Vec<Arc<Table>>,
+    deleted: Deleted,
     policy: Arc<dyn MergePolicy>,
-    mirror: Mirror,
-    table_bytes: u64,
-    /// Gives out table ids.
-    ids: Box<dyn Fn() -> TableId + Send>,
+    store: Arc<Inner>,
+    /// Bytes read and written that the limit of the rate has not been asked for yet.
+    uncharged: u64,
 }
 
 /// A version held back until its group is complete.
@@ -53,30 +59,36 @@ impl Job {
     /// The parts of a merge, cut where tables of the lower level begin.
     pub(super) fn parts(inner: &Arc<Inner>, choice: &Choice, floor: u64, policy: Arc<dyn MergePolicy>) -> Vec<Job> {
         let table_bytes = inner.config.table_bytes as u64;
+        let deletions: Vec<RangeDeletion> = choice.tables().flat_map(|table| table.ranges().iter().cloned()).collect();
+        let deletions = settled(deletions, floor);
+        let within = |cut: &[u8]| deletions.iter().any(|one| &one.from[..] < cut && cut <= &one.to[..]);
         let mut cuts = vec![None];
         if let Some(met) = choice.runs.last().filter(|run| run.len() > 1) {
             let bytes: u64 = choice.tables().map(|table| table.info.mirror_len).sum();
             let parts = (bytes / (TABLES_A_PART * table_bytes)).min(PARTS as u64).min(met.len() as u64) as usize;
             for part in 1..parts {
                 let first = &met[part * met.len() / parts].info.min_key;
-                cuts.push(Some(first[..policy.group_len(first).min(first.len())].to_vec()));
+                let cut = &first[..policy.group_len(first).min(first.len())];
+                // The end of a range counts as a key of the table that has it, and must be none of the next one.
+                if !within(cut) {
+                    cuts.push(Some(cut.to_vec()));
+                }
             }
         }
         cuts.push(None);
-        let job = |pair: &[Option<Vec<u8>>]| {
-            let ids = Arc::clone(inner);
-            Job {
-                runs: choice.runs.clone(),
-                from: pair[0].clone(),
-                until: pair[1].clone(),
-                floor,
-                below: Below::new(&choice.below),
-                older: choice.older.clone(),
-                policy: Arc::clone(&policy),
-                mirror: inner.mirror.clone(),
-                table_bytes,
-                ids: Box::new(move || ids.next_table()),
-            }
+        let read = read(choice, floor);
+        let all: Arc<Ranges> = Arc::new(Ranges::new(deletions));
+        let job = |pair: &[Option<Vec<u8>>]| Job {
+            runs: read.clone(),
+            from: pair[0].clone(),
+            until: pair[1].clone(),
+            floor,
+            below: Below::new(&choice.below),
+            older: choice.older.clone(),
+            deleted: Deleted::new(&all, choice, pair, floor),
+            policy: Arc::clone(&policy),
+            store: Arc::clone(inner),
+            uncharged: 0,
         };
         cuts.windows(2).map(job).collect()
     }
@@ -88,26 +100,30 @@ impl Job {
         let mut dropped = 0;
         let mut group = Vec::new();
         let mut ended = false;
-        let mirror = self.mirror.clone();
+        let store = Arc::clone(&self.store);
+        let table_bytes = store.config.table_bytes as u64;
         if let Some(root) = versions.root {
             // What lies before the first output is not passed by it.
             let first = self.group_of(versions.cursors[root].entry().0).to_vec();
             self.below.may_hold(&first);
         }
-        while versions.root.is_some() {
+        while versions.root.is_some() || self.deleted.left() {
             let begin = self.below.passed;
-            let built = mirror.build((self.ids)(), |writer| {
-                while writer.bytes() < self.table_bytes
-                    && self.below.passed - begin <= OVERLAP * self.table_bytes
+            let built = store.mirror.build(store.next_table(), |writer| {
+                while writer.bytes() < table_bytes
+                    && self.below.passed - begin <= OVERLAP * table_bytes
                     && versions.root.is_some()
                 {
-                    ended = !self.policy.goes_on();
+                    ended = !self.goes_on();
                     if ended {
                         return Err(TableWriteError::Io(std::io::ErrorKind::Interrupted.into()));
                     }
+                    let before = versions.read + writer.bytes();
                     dropped += self.take_group(&mut versions, &mut group).map_err(damaged)?;
                     self.write_group(writer, &mut group, &mut dropped)?;
+                    self.charge(versions.read + writer.bytes() - before);
                 }
+                dropped += self.deleted.write(writer, versions.root.is_none());
                 Ok(())
             });
             match built {
@@ -121,12 +137,25 @@ impl Job {
         Ok(Some((outputs, dropped)))
     }
 
+    fn goes_on(&self) -> bool {
+        self.policy.goes_on() && self.store.merges_go_on()
+    }
+
+    /// Keeps to the rate of merges.
+    fn charge(&mut self, bytes: u64) {
+        self.uncharged += bytes;
+        if self.uncharged >= CHARGE {
+            let (store, bytes) = (&self.store, std::mem::take(&mut self.uncharged));
+            store.limiter.take(&*store.env, &store.jobs, bytes, || self.goes_on());
+        }
+    }
+
     fn group_of<'a>(&self, key: &'a [u8]) -> &'a [u8] {
         &key[..self.policy.group_len(key).min(key.len())]
     }
 
     /// Reads the versions of the next group that are not shadowed; returns how many were.
-    fn take_group(&self, versions: &mut Versions, group: &mut Vec<Held>) -> Result<u64, Corruption> {
+    fn take_group(&mut self, versions: &mut Versions, group: &mut Vec<Held>) -> Result<u64, Corruption> {
         group.clear();
         let mut dropped = 0;
         let mut prefix: Option<Vec<u8>> = None;
@@ -143,12 +172,13 @@ impl Job {
             if !same_key {
                 settled = false;
             }
-            if settled {
+            if settled || self.deleted.deletes(key, sequence_of(tag)) {
                 dropped += 1;
             } else {
                 group.push(Held { key: key.to_vec(), tag, value: cursor.value_at(cursor.value()).to_vec() });
                 settled = sequence_of(tag) <= self.floor;
             }
+            self.deleted.pass(key);
             versions.advance()?;
         }
         Ok(dropped)
@@ -193,6 +223,14 @@ impl Job {
     }
 }
 
+/// The runs that a merge reads: its inputs without those that are deleted as a whole.
+fn read(choice: &Choice, floor: u64) -> Vec<Run> {
+    let ranged: Vec<_> = choice.tables().filter(|table| !table.ranges().is_empty()).collect();
+    let stays = |table: &&Arc<Table>| !ranged.iter().any(|other| covers(other, table, floor));
+    let read = |run: &Run| -> Run { run.iter().filter(stays).map(Arc::clone).collect() };
+    choice.runs.iter().map(read).filter(|run| !run.is_empty()).collect()
+}
+
 /// Whether a table can hold keys with this prefix.
 fn reaches(table: &Table, prefix: &[u8]) -> bool {
     let (min, max) = (&table.info.min_key[..], &table.info.max_key[..]);
@@ -232,6 +270,8 @@ struct Versions {
     until: Option<Vec<u8>>,
     /// The cursor that stands on the next version.
     root: Option<usize>,
+    /// Bytes of keys and values passed.
+    read: u64,
 }
 
 impl Versions {
@@ -241,7 +281,7 @@ impl Versions {
             Some(key) => cursor.seek(key, u64::MAX),
             None => cursor.first(),
         })?;
-        let mut versions = Versions { cursors, until, root: None };
+        let mut versions = Versions { cursors, until, root: None, read: 0 };
         versions.choose();
         Ok(versions)
     }
@@ -256,6 +296,7 @@ impl Versions {
 
     fn advance(&mut self) -> Result<(), Corruption> {
         if let Some(root) = self.root {
+            self.read += self.cursors[root].bytes();
             self.cursors[root].next()?;
             self.choose();
         }
