@@ -182,7 +182,7 @@ async fn a_deep_merge_that_takes_long_does_not_hold_up_those_of_the_upper_levels
     assert_eq!(store.stats().levels[0].tables, 0);
     gate.open();
     let merged = deep.await.unwrap().unwrap();
-    assert!(merged.inputs > 1, "{merged:?}");
+    assert!(merged.inputs > 0 && merged.bytes > 0, "{merged:?}");
     same(&store, &model);
     for _ in 0..5 {
         store.merge(Arc::new(KeepAll)).await.unwrap();
