@@ -283,12 +283,15 @@ impl Cluster {
 
     /// Puts something that is no folder in the place of the objects while `during` runs.
     pub fn without_objects<R>(&mut self, during: impl FnOnce(&mut Cluster) -> R) -> R {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
         let (objects, aside) = (self.objects(), self.dir.path().join("away"));
-        std::fs::rename(&objects, &aside).unwrap();
-        std::fs::write(&objects, b"not a folder").unwrap();
+        // At once: a worker that tries again all the time makes a folder that is missing for a moment.
+        let exchange = || renameat_with(CWD, &objects, CWD, &aside, RenameFlags::EXCHANGE).unwrap();
+        std::fs::write(&aside, b"not a folder").unwrap();
+        exchange();
         let result = during(self);
-        std::fs::remove_file(&objects).unwrap();
-        std::fs::rename(&aside, &objects).unwrap();
+        exchange();
+        std::fs::remove_file(&aside).unwrap();
         result
     }
 
