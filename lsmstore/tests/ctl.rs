@@ -228,3 +228,33 @@ async fn what_is_no_store_is_said_so() {
     let output = Command::new(env!("CARGO_BIN_EXE_lsmctl")).args(["stats"]).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("which store?"));
 }
+
+#[tokio::test]
+async fn checkpoints_keep_what_would_be_garbage() {
+    let made = made().await;
+    let newest = made.json(&["stats"], 0).remove(0)["manifest"].as_u64().unwrap();
+    assert!(made.says(&["gc"], 2).contains("--dry-run"), "nothing is deleted by this tool");
+    let before = contents(&made.bucket());
+    let garbage = |arguments: &[&str]| {
+        let gc = [&["gc", "--dry-run", "--keep-manifests", "1", "--keep-for", "0"], arguments].concat();
+        made.json(&gc, 0).remove(0)["garbage"].as_array().unwrap().len()
+    };
+    let all = garbage(&[]);
+    assert!(all > 1);
+    assert_eq!(made.json(&["gc", "--dry-run"], 0)[0]["garbage"].as_array().unwrap().len(), 0);
+    assert!(made.says(&["gc", "--dry-run"], 0).contains("stay: retained manifests"));
+    assert!(contents(&made.bucket()) == before, "nothing was written");
+
+    let number = (newest - 1).to_string();
+    let create = ["checkpoint", "create", "--name", "mine", "--ttl", "60", "--manifest", &number];
+    let checkpoint = made.json(&create, 0).remove(0);
+    assert_eq!((checkpoint["manifest"].as_u64(), checkpoint["held"].as_bool()), (Some(newest - 1), Some(true)));
+    assert!(garbage(&[]) < all);
+    let id = checkpoint["id"].as_str().unwrap();
+    assert!(made.says(&["checkpoint", "list"], 0).contains(&format!("{id} keeps manifest {number} for 60 s")));
+    made.says(&["checkpoint", "refresh", id], 0);
+    made.says(&["checkpoint", "delete", id], 0);
+    assert_eq!(made.says(&["checkpoint", "list"], 0), "");
+    assert!(made.says(&["checkpoint", "delete", &uuid::Uuid::nil().to_string()], 2).contains("lsmctl: "));
+    assert!(made.says(&["checkpoint", "create", "--manifest", "999"], 2).contains("999"));
+}

@@ -1,5 +1,5 @@
-//! `lsmctl`: looks at what stores leave in buckets and folders. It writes nothing and takes nothing over, so a store may be
-//! in use while it is looked at.
+//! `lsmctl`: looks at what stores leave in buckets and folders. It takes nothing over and writes nothing but checkpoints, so a
+//! store may be in use while it is looked at.
 //!
 //! Each subject has a file: its arguments, and what it prints for people and, with `--json`, for programs. What is read is
 //! the library's (`lsmstore::inspect`).
@@ -13,6 +13,8 @@ macro_rules! say {
     };
 }
 
+mod checkpoint;
+mod gc;
 mod manifest;
 mod scrub;
 mod show;
@@ -22,11 +24,13 @@ mod wal;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 use lsmstore::inspect::{Bucket, UrlOptions, open_url};
+use lsmstore::objects::ObjectStore;
 
-/// Looks at the stores of lsmstore in buckets and folders. Nothing is written.
+/// Looks at the stores of lsmstore in buckets and folders. Nothing is written but checkpoints.
 ///
 /// Exits with 1 if something is damaged, and with 2 if it cannot be looked at.
 #[derive(Parser)]
@@ -66,6 +70,12 @@ struct PlaceArgs {
 
 impl PlaceArgs {
     fn bucket(&self) -> Result<Bucket, Failure> {
+        let (objects, prefix) = self.open()?;
+        Ok(Bucket::new(objects, &prefix))
+    }
+
+    /// The object store, and the prefix in it.
+    fn open(&self) -> Result<(Arc<dyn ObjectStore>, String), Failure> {
         let Some(url) = &self.store else {
             return Err(Failure("which store? Give --store file:///folder or --store s3://bucket/prefix".into()));
         };
@@ -76,8 +86,7 @@ impl PlaceArgs {
         options.ca_file.clone_from(&self.ca_file);
         #[cfg(feature = "s3")]
         options.credentials.profile.clone_from(&self.profile);
-        let (objects, prefix) = open_url(url, &options)?;
-        Ok(Bucket::new(objects, &prefix))
+        Ok(open_url(url, &options)?)
     }
 }
 
@@ -107,6 +116,11 @@ enum Command {
     Scrub(scrub::Scrub),
     /// What the store takes, level by level
     Stats,
+    /// Objects that nothing needs
+    Gc(gc::Gc),
+    /// Manifests that are kept, with all that they name, for as long as somebody wants them
+    #[command(subcommand)]
+    Checkpoint(checkpoint::Command),
 }
 
 /// Why something cannot be looked at, as a sentence.
@@ -134,6 +148,8 @@ async fn run(cli: Cli) -> Result<Found, Failure> {
         Command::Wal(command) => wal::run(&command, output),
         Command::Scrub(command) => scrub::run(&command, &cli.place.bucket()?, output).await,
         Command::Stats => stats::run(&cli.place.bucket()?, output).await,
+        Command::Gc(command) => gc::run(&command, &cli.place, output).await,
+        Command::Checkpoint(command) => checkpoint::run(command, &cli.place, output).await,
     }
 }
 
