@@ -1,13 +1,14 @@
 //! Background work for owners who want none of it themselves: what [`Store::wants_flush`], [`Store::wants_merge`] and
 //! [`Store::wants_publish`] ask for is done as soon as they do.
 //!
-//! It is woken by views alone, for each of those three begins with one; so an idle store does nothing, not even look.
+//! Flushes, merges of upper and of deep levels, and publishing go on side by side: a long merge keeps no memtable waiting, and
+//! an object store that is slow keeps nothing else. Each is woken by views, for what is due begins with one, and by the others
+//! when they have done something; so an idle store does nothing, not even look.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use crate::error::FlushError;
 use crate::store::{FlushOptions, Inner, MergePolicy, Store};
@@ -17,21 +18,36 @@ const SHORTEST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(10);
 
 /// Ends upkeep between two jobs, so that none is left half-way when the next thing is done.
-#[derive(Debug, Default)]
-pub(crate) struct Stop {
-    wanted: AtomicBool,
-    woken: Notify,
+#[derive(Debug)]
+pub(crate) struct Stop(watch::Sender<bool>);
+
+impl Default for Stop {
+    fn default() -> Self {
+        Stop(watch::Sender::new(false))
+    }
 }
 
 impl Stop {
     pub(crate) fn now(&self) {
-        self.wanted.store(true, Ordering::Release);
-        self.woken.notify_one();
+        self.0.send_replace(true);
     }
 
     fn wanted(&self) -> bool {
-        self.wanted.load(Ordering::Acquire)
+        *self.0.borrow()
     }
+
+    async fn come(&self) {
+        // The sender is here.
+        let _ = self.0.subscribe().wait_for(|wanted| *wanted).await;
+    }
+}
+
+/// What one of the loops does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Job {
+    Flush,
+    Merge,
+    Publish,
 }
 
 impl Store {
@@ -72,59 +88,66 @@ impl Store {
     }
 }
 
-async fn keep(store: Weak<Inner>, mut wakes: watch::Receiver<()>, policy: Arc<dyn MergePolicy>, stop: &Stop) {
+async fn keep(store: Weak<Inner>, wakes: watch::Receiver<()>, policy: Arc<dyn MergePolicy>, stop: &Stop) {
+    let (done, _) = watch::channel(());
+    let each = |job| repeat(job, store.clone(), wakes.clone(), &done, &policy, stop);
+    // Two merge: one may be long.
+    tokio::join!(each(Job::Flush), each(Job::Merge), each(Job::Merge), each(Job::Publish));
+}
+
+/// Does a job whenever it is due.
+async fn repeat(
+    job: Job,
+    store: Weak<Inner>,
+    mut wakes: watch::Receiver<()>,
+    done: &watch::Sender<()>,
+    policy: &Arc<dyn MergePolicy>,
+    stop: &Stop,
+) {
+    let mut others = done.subscribe();
     let mut pause = SHORTEST;
     loop {
         wakes.borrow_and_update();
+        others.borrow_and_update();
         let Some(inner) = store.upgrade() else { return };
         if inner.usable().is_err() || stop.wanted() {
             return;
         }
-        let done = (Store { inner }).do_what_is_due(&policy, stop).await;
-        match done {
-            Ok(()) => {
+        match (Store { inner }).do_if_due(job, policy).await {
+            Ok(true) => {
                 pause = SHORTEST;
-                tokio::select! {
-                    woken = wakes.changed() => if woken.is_err() { return },
-                    () = stop.woken.notified() => {}
-                }
+                done.send_replace(());
+                continue;
             }
+            Ok(false) => pause = SHORTEST,
             Err(FlushError::Unusable(_)) => return,
             Err(_) => {
-                // A memtable that is full does not wait for what failed.
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
-                    () = stop.woken.notified() => {}
+                    () = stop.come() => {}
                     woken = wakes.changed() => if woken.is_err() { return },
                 }
                 pause = (pause * 2).min(LONGEST);
+                continue;
             }
+        }
+        tokio::select! {
+            woken = wakes.changed() => if woken.is_err() { return },
+            _ = others.changed() => {}
+            () = stop.come() => {}
         }
     }
 }
 
 impl Store {
-    async fn do_what_is_due(&self, policy: &Arc<dyn MergePolicy>, stop: &Stop) -> Result<(), FlushError> {
-        while !stop.wanted() {
-            let mut failed = None;
-            if self.wants_flush() {
-                self.flush_local(FlushOptions::default()).await?;
-            } else if self.wants_merge() {
-                match self.merge_local(Arc::clone(policy)).await {
-                    Ok(merged) if merged.inputs == 0 && !self.wants_publish() => return Ok(()),
-                    merged => failed = merged.err(),
-                }
-            } else if !self.wants_publish() {
-                return Ok(());
-            }
-            // A merge that fails keeps nothing from the object store.
-            if self.wants_publish() {
-                self.publish().await?;
-            }
-            if let Some(error) = failed {
-                return Err(error);
-            }
+    /// Whether there was anything to do.
+    async fn do_if_due(&self, job: Job, policy: &Arc<dyn MergePolicy>) -> Result<bool, FlushError> {
+        match job {
+            Job::Flush if self.wants_flush() => self.flush_local(FlushOptions::default()).await.map(|_| true),
+            // There is nothing left if another one did it.
+            Job::Merge if self.wants_merge() => Ok(self.merge_local(Arc::clone(policy)).await?.inputs > 0),
+            Job::Publish if self.wants_publish() => self.publish().await,
+            _ => Ok(false),
         }
-        Ok(())
     }
 }

@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use futures::future::BoxFuture;
 use lsmstore::{
-    Batch, Config, Durability, Env, EnvFile, KeepAll, LogChoice, MergePolicy, Store, SystemEnv, objects::ObjectStore,
+    Batch, Config, Durability, Env, EnvFile, KeepAll, LogChoice, MergePolicy, Store, SystemEnv, WriteError,
+    objects::ObjectStore,
 };
 
 use crate::fixture::{Fixture, get, puts};
@@ -383,4 +384,33 @@ async fn a_process_that_dies_in_a_merge_loses_nothing_and_leaves_nothing_behind(
         assert_eq!(store.merge(Arc::new(KeepAll)).await.unwrap().inputs, 2);
         whole(&store);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upkeep_flushes_while_a_merge_takes_long() {
+    let fixture = Fixture::new();
+    let config = fixture.config().memtable_bytes(8192).max_frozen(1).l0_merge_trigger(2);
+    let store = fixture.open_with(config, LogChoice::Nobody).await;
+    let gate = Arc::new(Gate::default());
+    let upkeep = tokio::spawn(store.upkeep(Arc::clone(&gate) as _));
+    let write = |from: u32| {
+        let store = store.clone();
+        async move {
+            for n in from..from + 400 {
+                let batch = puts(&[(&format!("{n:05}"), "some bytes that fill a memtable before long")]);
+                while let Err(error) = store.apply(&batch) {
+                    assert!(matches!(error, WriteError::Full { .. }), "{error}");
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    };
+    write(0).await;
+    reached(&gate).await;
+    tokio::time::timeout(Duration::from_secs(60), write(400)).await.expect("writers wait for no merge");
+    gate.open();
+    store.flush().await.unwrap();
+    assert_eq!(get(&store, "00799").as_deref(), Some("some bytes that fill a memtable before long"));
+    drop(store);
+    upkeep.await.unwrap();
 }
