@@ -80,7 +80,7 @@ pub struct Requests {
     pub head: RequestStats,
     /// Names listed.
     pub list: RequestStats,
-    /// Objects deleted.
+    /// Objects deleted, of which a store may take many in one request.
     pub delete: RequestStats,
     /// Objects copied.
     pub copy: RequestStats,
