@@ -9,6 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 
 use lsmstore::{GcError, GcOptions, GcReport};
@@ -172,7 +173,10 @@ impl Notes {
             text.push_str(&format!("{name} {since}\n"));
         }
         let aside = self.path.with_extension("tmp");
-        fs::write(&aside, text)?;
+        // Half a line would be a smaller number, and what is kept would go too early.
+        let mut file = fs::File::create(&aside)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
         fs::rename(&aside, &self.path)?;
         self.written = true;
         Ok(())

@@ -288,8 +288,9 @@ impl Inner {
             return Err(error.into());
         }
         retire(&std::mem::take(&mut local.doubtful));
-        self.follow(&next, &new.tables, memtables);
+        // Before the view: whoever is woken by that looks whether there is something to publish.
         local.version = self.local_version.fetch_add(1, Ordering::AcqRel) + 1;
+        self.follow(&next, &new.tables, memtables);
         (local.number, local.manifest) = (number, next);
         self.settled.store(local.manifest.last_sequence, Ordering::Release);
         let mut left = new.fresh;

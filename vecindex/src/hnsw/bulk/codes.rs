@@ -80,12 +80,15 @@ fn agree<D: VectorStorage>(storage: &D, codes: &Rows<I8>, sample: &[u32]) -> boo
         let hits = |distances: &[f32]| nearest(distances, *place).iter().filter(|id| expected.contains(id)).count();
         codes.distances(&code, &places, &mut distances);
         let by_codes = hits(&distances);
+        if !storage.is_coarse() {
+            return [by_codes, expected.len(), expected.len()];
+        }
         storage.distances(&query, sample, &mut distances);
         [by_codes, hits(&distances), expected.len()]
     };
     let [by_codes, otherwise, all] =
         tried.par_iter().map(same).reduce(|| [0; 3], |a, b| std::array::from_fn(|i| a[i] + b[i]));
-    by_codes * 100 >= all * LEAST || (storage.is_coarse() && by_codes >= otherwise)
+    by_codes * 100 >= all * LEAST || by_codes >= otherwise
 }
 
 fn nearest(distances: &[f32], but: u32) -> Vec<u32> {
