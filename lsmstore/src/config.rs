@@ -44,6 +44,7 @@ pub struct Config {
     pub(crate) recorder: Arc<dyn Recorder>,
     pub(crate) retention: Retention,
     pub(crate) unsafe_single_writer: bool,
+    pub(crate) remote_log: bool,
 }
 
 /// What garbage collection leaves alone although nothing current needs it.
@@ -87,6 +88,7 @@ impl Config {
                 quarantine: Duration::from_secs(900),
             },
             unsafe_single_writer: false,
+            remote_log: false,
         }
     }
 
@@ -223,6 +225,15 @@ impl Config {
     /// other's data there, and nobody would notice: only for whoever has other means to be the only one. Default: refused.
     pub fn unsafe_single_writer(mut self, accept: bool) -> Config {
         self.unsafe_single_writer = accept;
+        self
+    }
+
+    /// With [`LogChoice::Own`](crate::LogChoice::Own): the log can be kept in the object store as well, for writes that ask for
+    /// [`Durability::Remote`](crate::Durability::Remote), as [`Store::put`](crate::Store::put) then does. Any machine can go on
+    /// with such a store, from its bucket alone: what was acknowledged as remote is there. What was not is lost then, though
+    /// the folder that it was synced to refuses to be opened before that is accepted. Default: off.
+    pub fn remote_log(mut self, on: bool) -> Config {
+        self.remote_log = on;
         self
     }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! {prefix}/manifest/{number:020}
 //! {prefix}/sst/{epoch:016x}/{counter:016x}.sst
+//! {prefix}/wal/{epoch:016x}/{number:016x}      the log, see `wal::remote`
 //! {prefix}/fence/{epoch:016x}                  an epoch that is over, see `gc`
 //! {prefix}/boundary/{number:020}               what was collected, see `gc`
 //! {prefix}/checkpoint/{id}/{beat:08x}          what is kept by name, see `checkpoint`
@@ -87,6 +88,20 @@ impl Names {
         let counter = hex(path.filename()?.strip_suffix(".sst")?, 16)?;
         let epoch = hex(path.as_ref().rsplit('/').nth(1)?, 16)?;
         Some(TableId { epoch, counter })
+    }
+
+    pub(crate) fn logs(&self) -> Path {
+        self.name("wal")
+    }
+
+    pub(crate) fn log(&self, epoch: u64, number: u64) -> Path {
+        self.name(&format!("wal/{epoch:016x}/{number:016x}"))
+    }
+
+    /// Epoch and number in the name of an object of the log.
+    pub(crate) fn logged(path: &Path) -> Option<(u64, u64)> {
+        let number = hex(path.filename()?, 16)?;
+        Some((hex(path.as_ref().rsplit('/').nth(1)?, 16)?, number))
     }
 
     pub(crate) fn fences(&self) -> Path {

@@ -13,7 +13,7 @@
 //! 2. Fence the epochs before ours; create the *boundary*, the lowest manifest that stays. What lies below must not be
 //!    begun with any more, see `checkpoint`.
 //! 3. List checkpoints; end those that nobody refreshed, and list again.
-//! 4. List tables, then look at the local manifest: an object is there only after the local manifest has named it, and what
+//! 4. List tables and the logs of writers, then look at the local manifest: an object is there only after the local manifest has named it, and what
 //!    that names no more it never names again.
 //! 5. List manifests again, from the newest on; delete manifests, then tables.
 //!
@@ -28,6 +28,8 @@
 //! * The two highest boundaries stay: a list that is read while one comes and one goes shows the other.
 //! * Of its own epoch a writer deletes only what it has uploaded or named: what a copy of its folder uploads under the same
 //!   epoch it does not know. What an attempt names whose outcome is unknown counts as named by it.
+//! * Fences of logs stay, see [`remote`](crate::wal::remote). Of a log goes what the newest manifest holds: nothing older is
+//!   replayed.
 //! * Names that are not ours stay.
 
 mod pass;

@@ -19,6 +19,7 @@ use crate::gc::{Known, Listed, Memory, lowest_retained};
 use crate::manifest::{Manifest, publish};
 use crate::object::{self, Names};
 use crate::sstable::TableId;
+use crate::wal::remote;
 
 /// Manifests that are read at a time.
 const PARALLEL: usize = 16;
@@ -32,6 +33,8 @@ pub(crate) trait Owner: Send + Sync {
     fn epoch(&self) -> u64;
     /// The newest manifest of its own that it knows to be in the bucket.
     fn published(&self) -> u64;
+    /// Of its own log in the object store, the first object that its newest manifest needs.
+    fn logged_from(&self) -> u64;
     /// What its local manifest names.
     async fn local_tables(&self) -> HashSet<TableId>;
     /// Another epoch has made a manifest.
@@ -136,6 +139,7 @@ impl Pass<'_> {
         }
         let mut found = Found { report: &mut report, useless: &mut useless, memory, now, aged: &aged };
         self.tables(epoch, bounds, &mut found, &mut doomed.tables).await?;
+        self.logs(epoch, newest, &mut found, &mut doomed.rest).await?;
         ended(&checkpoints, &mut found, &mut doomed.rest);
         for number in boundaries.into_iter().rev().skip(2) {
             let object = self.names.boundary(number);
@@ -314,6 +318,41 @@ impl Pass<'_> {
         }
         known.last.retain(|id, last| *last >= bounds.now || there.contains(id));
         known.manifests = known.manifests.split_off(&bounds.now);
+        Ok(())
+    }
+
+    /// Objects of logs that the newest manifest holds. Fences stay.
+    async fn logs(
+        &self,
+        epoch: u64,
+        newest: u64,
+        found: &mut Found<'_>,
+        doomed: &mut Vec<Path>,
+    ) -> Result<(), GcError> {
+        let listed = object::list(self.objects, &self.names.logs()).await?;
+        if listed.is_empty() {
+            return Ok(());
+        }
+        let needed = match self.owner {
+            // Opening has seen to it that logs of others are not.
+            Some(owner) => vec![(epoch, owner.logged_from())],
+            None => self.manifest(newest).await?.map(|manifest| manifest.remote).unwrap_or_default(),
+        };
+        for meta in listed {
+            let because = match Names::logged(&meta.location) {
+                None => KeptBecause::Foreign,
+                Some((of, _)) if of > epoch => KeptBecause::Newer,
+                Some(_) if meta.size == remote::FENCE as u64 => KeptBecause::Fence,
+                Some((of, number)) if needed.iter().any(|&(epoch, from)| epoch == of && from <= number) => {
+                    KeptBecause::Named
+                }
+                Some(_) => {
+                    found.useless(GcKind::Log, meta.location.clone(), meta.location, meta.size, true, doomed);
+                    continue;
+                }
+            };
+            found.report.keep(because, meta.size);
+        }
         Ok(())
     }
 

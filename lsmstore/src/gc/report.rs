@@ -28,6 +28,8 @@ pub enum GcKind {
     Checkpoint,
     /// A boundary of an earlier collection.
     Boundary,
+    /// Writes of a log in the bucket that are in tables.
+    Log,
 }
 
 /// An object that nothing needs.
@@ -50,13 +52,15 @@ pub enum KeptBecause {
     Retained,
     /// A manifest that a checkpoint keeps.
     Checkpoint,
-    /// A table that one of these manifests names, or the local one.
+    /// What one of these manifests names, or the local one.
     Named,
     /// A table of this epoch that its writer has not uploaded, as far as is known here.
     OnItsWay,
-    /// A table of a later epoch than ours.
+    /// The end of a writer's log.
+    Fence,
+    /// Something of a later epoch than ours.
     Newer,
-    /// Something in the folder of tables or of manifests that is neither.
+    /// Something in our folders that is not ours.
     Foreign,
 }
 

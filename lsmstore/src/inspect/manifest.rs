@@ -25,6 +25,8 @@ pub struct ManifestDump {
     pub log_owner: Uuid,
     /// Own log: the segments of these epochs are replayed from these slots on.
     pub recover: Vec<(u64, u64)>,
+    /// The log in the object store: from which number on its objects are replayed, for each of these epochs.
+    pub remote: Vec<(u64, u64)>,
     /// Tables, L0 (newest first) to L6.
     pub levels: Vec<Vec<TableRef>>,
     /// Sections by kind, as bytes.
@@ -40,6 +42,7 @@ impl ManifestDump {
             log: manifest.log.name(),
             log_owner: manifest.log_owner,
             recover: manifest.recover,
+            remote: manifest.remote,
             levels: manifest.levels,
             sections: manifest.sections,
         }

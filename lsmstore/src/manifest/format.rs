@@ -5,9 +5,10 @@
 //! 24  nonce 16 bytes     40  zstd: the body
 //! body   previous nonce, store id (16 bytes each) | epoch, floor, last sequence S, position R (varints)
 //!        clean u8 | log kind u8 | log owner 16 bytes | recover: count, (epoch, slot)* | owner bytes
-//!        levels: count, (count, tables)* | sections: count, (kind varint, bytes)*   (checkpoints, in-flight low mark...)
+//!        levels: count, (count, tables)* | sections: count, (kind varint, bytes)*
 //! ```
-//! A section of an unknown kind is an error unless its kind is odd: odd kinds may be ignored, but are kept.
+//! Section 2 is the log in the object store: count, (epoch, number)*; there if anything is in it. A section of an unknown kind
+//! is an error unless its kind is odd: odd kinds may be ignored, but are kept.
 
 use std::io::Read;
 
@@ -22,6 +23,8 @@ const VERSION: u32 = 1;
 const HEADER: usize = 40;
 /// Largest body: what a damaged or hostile one may grow to.
 const MAX_BODY: u64 = 1 << 30;
+/// The section of the log in the object store.
+const REMOTE: u64 = 2;
 
 /// Who keeps the log that a manifest continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +60,8 @@ pub(crate) struct Manifest {
     pub(crate) log_owner: Uuid,
     /// Own log: replay segments from `slot` on, for each of these epochs.
     pub(crate) recover: Vec<(u64, u64)>,
+    /// The log in the object store: replay objects from this number on, for each of these epochs.
+    pub(crate) remote: Vec<(u64, u64)>,
     pub(crate) owner: Vec<u8>,
     /// L0 newest first, then each level in key order.
     pub(crate) levels: Vec<Vec<TableRef>>,
@@ -74,11 +79,7 @@ impl Manifest {
         body.push(u8::from(self.clean));
         body.push(self.log as u8);
         body.extend_from_slice(self.log_owner.as_bytes());
-        put_varint(&mut body, self.recover.len() as u64);
-        for &(epoch, slot) in &self.recover {
-            put_varint(&mut body, epoch);
-            put_varint(&mut body, slot);
-        }
+        put_pairs(&mut body, &self.recover);
         put_bytes(&mut body, &self.owner);
         put_varint(&mut body, self.levels.len() as u64);
         for tables in &self.levels {
@@ -87,8 +88,11 @@ impl Manifest {
                 put_table(&mut body, table);
             }
         }
-        put_varint(&mut body, self.sections.len() as u64);
-        for (kind, bytes) in &self.sections {
+        let mut remote = Vec::new();
+        put_pairs(&mut remote, &self.remote);
+        let remote = (!self.remote.is_empty()).then_some((REMOTE, remote));
+        put_varint(&mut body, (self.sections.len() + usize::from(remote.is_some())) as u64);
+        for (kind, bytes) in remote.iter().chain(&self.sections) {
             put_varint(&mut body, *kind);
             put_bytes(&mut body, bytes);
         }
@@ -154,6 +158,18 @@ impl Manifest {
     }
 }
 
+fn put_pairs(body: &mut Vec<u8>, pairs: &[(u64, u64)]) {
+    put_varint(body, pairs.len() as u64);
+    for &(one, two) in pairs {
+        put_varint(body, one);
+        put_varint(body, two);
+    }
+}
+
+fn read_pairs(reader: &mut Reader<'_>) -> Option<Vec<(u64, u64)>> {
+    (0..reader.count(2)?).map(|_| Some((reader.varint()?, reader.varint()?))).collect()
+}
+
 fn put_table(body: &mut Vec<u8>, table: &TableRef) {
     for number in [table.id.epoch, table.id.counter, table.mirror_len, table.object_len] {
         put_varint(body, number);
@@ -198,20 +214,25 @@ fn read_body(reader: &mut Reader<'_>, nonce: Uuid) -> Option<Manifest> {
         },
         log_owner: Uuid::from_bytes(reader.array()?),
         recover: Vec::new(),
+        remote: Vec::new(),
         owner: Vec::new(),
         levels: Vec::new(),
         sections: Vec::new(),
     };
-    for _ in 0..reader.count(2)? {
-        manifest.recover.push((reader.varint()?, reader.varint()?));
-    }
+    manifest.recover = read_pairs(reader)?;
     manifest.owner = reader.bytes()?.to_vec();
     for _ in 0..reader.count(1)? {
         let tables = (0..reader.count(10)?).map(|_| read_table(reader)).collect::<Option<_>>()?;
         manifest.levels.push(tables);
     }
     for _ in 0..reader.count(2)? {
-        manifest.sections.push((reader.varint()?, reader.bytes()?.to_vec()));
+        let (kind, bytes) = (reader.varint()?, reader.bytes()?);
+        if kind != REMOTE {
+            manifest.sections.push((kind, bytes.to_vec()));
+            continue;
+        }
+        let mut section = Reader::new(bytes);
+        manifest.remote = read_pairs(&mut section).filter(|_| section.is_empty())?;
     }
     Some(manifest)
 }
@@ -248,6 +269,7 @@ mod tests {
             log: LogKind::External,
             log_owner: Uuid::nil(),
             recover: vec![(1, 2), (2, 0)],
+            remote: vec![(1, 7), (2, 1)],
             owner: b"owner".to_vec(),
             levels: vec![vec![table(7, "a", "z"), table(6, "a", "b")], vec![table(1, "a", "f"), table(2, "g", "h")]],
             sections: vec![(5, b"later".to_vec())],

@@ -118,6 +118,8 @@ pub(crate) struct Counters {
     pub(crate) bytes: Arc<Counter>,
     pub(crate) objects: Arc<Counter>,
     pub(crate) object_bytes: Arc<Counter>,
+    pub(crate) log_objects: Arc<Counter>,
+    pub(crate) log_object_bytes: Arc<Counter>,
     pub(crate) reads: Arc<Reads>,
     pub(crate) levels: [LevelCounters; LEVELS],
     pub(crate) failed_flushes: Arc<Counter>,
@@ -142,6 +144,12 @@ impl Counters {
     pub(crate) fn put(&self, bytes: usize) {
         self.objects.add(1);
         self.object_bytes.add(bytes as u64);
+    }
+
+    /// An object of the log was put.
+    pub(crate) fn shipped(&self, bytes: usize) {
+        self.log_objects.add(1);
+        self.log_object_bytes.add(bytes as u64);
     }
 
     /// A flush wrote tables of `bytes` bytes.
@@ -233,6 +241,8 @@ impl Counters {
             let help = "How long merges into a level took; of level 0: flushes.";
             histogram("lsmstore_level_seconds", help, label, &level.time);
         }
+        counter("lsmstore_log_objects_total", "Objects of the log put.", None, &self.log_objects);
+        counter("lsmstore_log_object_bytes_total", "Bytes of the log put.", None, &self.log_object_bytes);
         for (job, value) in [("flush", &self.failed_flushes), ("merge", &self.failed_merges)] {
             counter("lsmstore_failed_jobs_total", "Flushes and merges that failed.", Some(("job", job)), value);
         }

@@ -30,6 +30,8 @@ pub(super) struct Start {
     /// The newest manifest, or the newest that can be read.
     pub(super) newest: Option<Manifest>,
     pub(super) base: Manifest,
+    /// The base is not the newest there was: what came behind it is left behind.
+    pub(super) older: bool,
     /// Holds the base.
     pub(super) hold: Option<Checkpoint>,
 }
@@ -50,17 +52,19 @@ impl Opening<'_> {
             self.refuse_another(None)?;
             self.refuse_unconditional().await?;
             let base = self.first_manifest().await?;
-            return Ok(Start { number: 0, epoch: 0, newest: None, base, hold: None });
+            return Ok(Start { number: 0, epoch: 0, newest: None, base, older: false, hold: None });
         };
         self.refuse_another(Some(&newest.manifest))?;
-        let (base, older) = self.base(&newest).await?;
+        let (base, held) = self.base(&newest).await?;
         self.check_log(&base)?;
-        let hold = match older {
+        // The local one of the same writer is ahead of what he published.
+        let older = held.is_some() || base.epoch != newest.epoch;
+        let hold = match held {
             Some(number) => Some(self.hold(number, base.nonce).await.map_err(OpenError::Base)?),
             None => None,
         };
         let Newest { number, epoch, manifest, .. } = newest;
-        Ok(Start { number, epoch, newest: Some(manifest), base, hold })
+        Ok(Start { number, epoch, newest: Some(manifest), base, older, hold })
     }
 
     pub(super) fn checkpoints(&self) -> Checkpoints {

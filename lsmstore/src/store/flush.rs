@@ -165,6 +165,7 @@ impl Inner {
             (next.position, next.last_sequence) = (rotation.position, rotation.sequence);
             if let Some(slot) = rotation.slot {
                 next.recover = vec![(self.epoch, slot)];
+                next.remote = rotation.piece.map(|piece| (self.epoch, piece)).into_iter().collect();
             }
         }
         let unchanged = rotation.memtables.is_empty() && next.clean == local.manifest.clean;
@@ -196,22 +197,23 @@ impl Inner {
             _ => position,
         };
         if self.group.is_none() {
-            return self.freeze(position, None);
+            return self.freeze(position, None, None);
         }
         let inner = Arc::clone(self);
         let job = move || {
-            let Some(group) = &inner.group else { return inner.freeze(position, None) };
+            let Some(group) = &inner.group else { return inner.freeze(position, None, None) };
             let mut log = lock(&group.log);
             let slot = log.rotate().map_err(|error| {
                 let what = format!("syncing the log in {} failed: {error}", log.dir().display());
                 inner.poison(Unusable::Poisoned { what })
             })?;
-            inner.freeze(position, Some(slot))
+            let piece = inner.seal_shipping().map_err(FlushError::Memory)?;
+            inner.freeze(position, Some(slot), piece)
         };
         blocking(&*self.env, job).await.map_err(StorageError::from)?
     }
 
-    fn freeze(&self, position: u64, slot: Option<u64>) -> Result<Rotation, FlushError> {
+    fn freeze(&self, position: u64, slot: Option<u64>, piece: Option<u64>) -> Result<Rotation, FlushError> {
         let mut writer = lock(&self.writer);
         if writer.active.table().entries() > 0 {
             self.rotate(&mut writer, 0).map_err(|error| match error {
@@ -221,7 +223,7 @@ impl Inner {
         }
         let sequence = self.last_sequence.load(Ordering::Acquire);
         let (memtables, replaying) = (writer.frozen.clone(), writer.replaying.is_some());
-        Ok(Rotation { memtables, position, sequence, replaying, slot })
+        Ok(Rotation { memtables, position, sequence, replaying, slot, piece })
     }
 
     /// The number that the next manifest would have in the object store.
@@ -360,6 +362,8 @@ struct Rotation {
     replaying: bool,
     /// The slot of our own log that goes on behind them.
     slot: Option<u64>,
+    /// The object of the log in the object store that does.
+    piece: Option<u64>,
 }
 
 pub(super) fn birth_of(number: u64, manifest: &Manifest) -> Birth {

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 
@@ -55,6 +56,10 @@ impl Owner for Inner {
 
     fn published(&self) -> u64 {
         lock(&self.manifest).number
+    }
+
+    fn logged_from(&self) -> u64 {
+        self.logged_from.load(Ordering::Acquire)
     }
 
     async fn local_tables(&self) -> HashSet<TableId> {

@@ -5,7 +5,8 @@
 //! disk.
 //!
 //! # Invariants
-//! * The log comes before the memtable: what is readable is in the log (and durable there, for those who asked).
+//! * The log comes before the memtable: what is readable is in the log (and durable there, for those who asked for
+//!   [`Durability::Local`]).
 //! * Only the leader writes to memtables, and it holds the log's lock from the numbers to the memtable; a flush takes
 //!   that lock to rotate both together. So a segment and the memtables of its flush hold the same batches.
 
@@ -18,6 +19,7 @@ use crate::batch::Batch;
 use crate::error::{Unusable, WriteError};
 use crate::key::MAX_SEQUENCE;
 use crate::log::LogChoice;
+use crate::store::shipping::Shipping;
 use crate::store::{Applied, Inner, Store, lock};
 use crate::wal::OwnLog;
 
@@ -29,12 +31,16 @@ pub enum Durability {
     Memory,
     /// When it is synced to the local disk.
     Local,
+    /// When it, and all that was written before it, is in the object store: it survives the loss of the machine. For stores
+    /// with [`Config::remote_log`](crate::Config::remote_log). It is readable before that, and for as long as the object store
+    /// is away it waits; meanwhile others that do not ask for it go on.
+    Remote,
 }
 
 /// Bytes of batches that are written together at most.
 const GROUP: usize = 4 << 20;
 
-type Answer = oneshot::Sender<Result<Applied, WriteError>>;
+pub(super) type Answer = oneshot::Sender<Result<Applied, WriteError>>;
 
 struct Waiting {
     batch: Batch,
@@ -51,12 +57,13 @@ struct Queue {
 /// The own log and those who wait for it.
 pub(super) struct Group {
     pub(super) log: Mutex<OwnLog>,
+    pub(super) shipping: Option<Shipping>,
     queue: Mutex<Queue>,
 }
 
 impl Group {
-    pub(super) fn new(log: OwnLog) -> Group {
-        Group { log: Mutex::new(log), queue: Mutex::default() }
+    pub(super) fn new(log: OwnLog, shipping: Option<Shipping>) -> Group {
+        Group { log: Mutex::new(log), shipping, queue: Mutex::default() }
     }
 }
 
@@ -74,6 +81,9 @@ impl Store {
                 _ => Err(WriteError::WrongLog { instead: "Store::apply" }),
             };
         };
+        if durability == Durability::Remote && group.shipping.is_none() {
+            return Err(WriteError::WrongLog { instead: "Config::remote_log" });
+        }
         self.inner.usable()?;
         batch.check()?;
         let (answer, answered) = oneshot::channel();
@@ -96,7 +106,7 @@ impl Store {
 
 impl Inner {
     /// Writes groups until nobody waits.
-    fn lead(&self) {
+    fn lead(self: &Arc<Inner>) {
         let Some(group) = &self.group else { return };
         loop {
             let mut taken = Vec::new();
@@ -122,11 +132,13 @@ impl Inner {
             while !taken.is_empty() {
                 self.write_group(&mut log, &mut taken);
             }
+            drop(log);
+            self.ship_what_is_due();
         }
     }
 
     /// Writes as many of `taken` as the active memtable has room for, at least one, and answers them.
-    fn write_group(&self, log: &mut OwnLog, taken: &mut std::collections::VecDeque<Waiting>) {
+    fn write_group(self: &Arc<Inner>, log: &mut OwnLog, taken: &mut std::collections::VecDeque<Waiting>) {
         let mut group = Vec::new();
         let mut next = self.last_sequence.load(Ordering::Acquire) + 1;
         let mut sync = false;
@@ -159,6 +171,7 @@ impl Inner {
         let mut writer = lock(&self.writer);
         for (waiting, first) in group {
             let last = first + waiting.batch.len() as u64 - 1;
+            let applied = Applied { first, last };
             let result = if waiting.batch.is_empty() {
                 Ok(())
             } else {
@@ -168,8 +181,19 @@ impl Inner {
                     WriteError::Unusable(self.poison(Unusable::Poisoned { what }))
                 })
             };
-            // Whoever does not wait any more needs no answer.
-            let _ = waiting.answer.send(result.map(|()| Applied { first, last }));
+            let answer = match (result, waiting.durability) {
+                (Ok(()), Durability::Remote) => Some(waiting.answer),
+                (result, _) => {
+                    let (stays, applied) = (result.is_ok(), result.map(|()| applied));
+                    // Whoever does not wait any more needs no answer.
+                    let _ = waiting.answer.send(applied);
+                    if !stays {
+                        continue;
+                    }
+                    None
+                }
+            };
+            self.ship(applied, waiting.batch.as_bytes(), answer);
         }
     }
 
@@ -178,6 +202,9 @@ impl Inner {
     fn prepare(&self, batch: &Batch, first: u64, before: usize) -> Result<Option<usize>, WriteError> {
         self.usable()?;
         self.keeps_up()?;
+        if let Some((bytes, limit)) = self.ships_too_slowly() {
+            return Err(WriteError::Behind { bytes, limit });
+        }
         if first + batch.len() as u64 > MAX_SEQUENCE {
             return Err(WriteError::Sequence { first, what: "the sequence numbers are used up" });
         }

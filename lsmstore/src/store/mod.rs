@@ -4,7 +4,7 @@
 //! level to level. Each change of what can be read is a new [`View`], published before the change is used.
 //!
 //! # Invariants
-//! * Lock order: garbage, claims of merges, uploader, local, own log, writer, view. Listeners run under the writer's lock.
+//! * Lock order: garbage, claims of merges, uploader, local, own log, writer, shipping, view. Listeners run under the writer's lock.
 //! * A view is published before the first write into a memtable that only it names.
 //! * Tables leave a view only after the local manifest without them is durable; memtables only after the one with their
 //!   tables is.
@@ -19,8 +19,10 @@ mod merge;
 mod open;
 mod pressure;
 mod publish;
+mod remote_logs;
 mod report;
 mod scratch;
+mod shipping;
 mod single;
 mod stats;
 pub(crate) mod upkeep;
@@ -112,6 +114,8 @@ struct Inner {
     closing: AtomicBool,
     /// S of the local manifest, which is the floor of merges that begin now.
     settled: AtomicU64,
+    /// Of the log in the object store, the first object that the newest manifest there needs.
+    logged_from: AtomicU64,
     tables: AtomicU64,
     counters: Counters,
     folder: Mutex<Option<Box<dyn Send + Sync>>>,
@@ -245,6 +249,7 @@ impl Store {
             (true, false) => inner.write_local(&uploader).await,
         };
         drop((newest, uploader));
+        inner.refuse_shipping(&Unusable::Closed);
         if inner.group.is_some() {
             let log = Arc::clone(inner);
             // A group that is being written is finished before the folder is given up.

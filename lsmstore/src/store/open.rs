@@ -31,10 +31,13 @@ use crate::store::group::Group;
 use crate::store::merge::{Claims, Limiter};
 use crate::store::pressure::Jobs;
 use crate::store::publish::{Uploader, upload};
-use crate::store::{Inner, Store, Writer, new_memtable};
+use crate::store::remote_logs::RemoteLogs;
+use crate::store::shipping::Shipping;
+use crate::store::{FlushOptions, Inner, Store, Writer, new_memtable};
 use crate::view::View;
 use crate::wal::OwnLog;
 use crate::wal::recover::{Logged, Segments};
+use crate::wal::remote;
 
 /// How often we try again when another writer opens the bucket at the same moment.
 const ATTEMPTS: u32 = 16;
@@ -79,7 +82,7 @@ impl Store {
             Opening { config: &config, objects: &objects, env: &env, log: &log, names: &names, mirror: &mirror };
         for _ in 0..ATTEMPTS {
             let Some(mut opened) = opening.attempt(orderly).await? else { continue };
-            let logged = std::mem::take(&mut opened.logged);
+            let (logged, publish) = (std::mem::take(&mut opened.logged), opened.publish);
             let store = opened.into_store(config, objects, env, log, names, mirror, folder, counters)?;
             let mut uploader = store.inner.uploader.lock().await;
             match store.inner.settle(&mut uploader).await {
@@ -90,6 +93,10 @@ impl Store {
             store.inner.write_local(&uploader).await?;
             drop(uploader);
             store.replay(logged).await?;
+            if publish {
+                let options = FlushOptions { force: true, clean: false };
+                store.flush_with(options).await.map_err(|error| OpenError::ReplayFlush(Box::new(error)))?;
+            }
             store.inner.register();
             return Ok(store);
         }
@@ -115,6 +122,9 @@ struct Opened {
     /// The own log of this epoch, and what earlier ones left to be replayed.
     own: Option<OwnLog>,
     logged: Vec<Logged>,
+    /// What was replayed has to be in the bucket before anything is added to the log that is kept there: that must not begin
+    /// with a gap, and must not be needed any more by whoever comes next.
+    publish: bool,
     /// Where tables were set aside that the store goes on without.
     left_behind: Option<PathBuf>,
 }
@@ -134,7 +144,7 @@ impl Opening<'_> {
 
     async fn take_over(&self, start: Start, orderly: Option<(Uuid, u64)>) -> Result<Option<Opened>, OpenError> {
         let random = StorageError::local("random bytes");
-        let Start { number, epoch, newest, base: mut next, .. } = start;
+        let Start { number, epoch, newest, base: mut next, older, .. } = start;
         let mut left_behind = None;
         let mut local = None;
         match local::read(&**self.env, &self.config.local_dir) {
@@ -174,6 +184,15 @@ impl Opening<'_> {
         next.clean = false;
         next.log = kind(self.log);
         next.position = self.config.base_position.unwrap_or(next.position);
+        let mut remote = RemoteLogs::of(newest.as_ref(), &next, older);
+        let mut shipped = remote.read(self, next.store_id).await?;
+        if !shipped.is_empty() && next.log != LogKind::Own {
+            let (found, expected) = (LogKind::Own.name(), next.log.name());
+            return Err(OpenError::WrongLog { found, expected });
+        }
+        if next.log == LogKind::Own && self.config.remote_log {
+            next.remote.push((next.epoch, 1));
+        }
         let recover = next.recover.clone();
         match next.log {
             LogKind::Own => next.recover.push((next.epoch, 0)),
@@ -201,6 +220,10 @@ impl Opening<'_> {
             left_behind = Some(local::set_aside(&**self.env, self.mirror, *number, local, &missed)?);
             self.mirror.clean(&tables_named(&next))?;
         }
+        shipped.extend(remote.fence(self, next.store_id).await?);
+        let logs = self.names.logs();
+        let logged = remote::join(logged, shipped, held, logs.as_ref()).map_err(StorageError::Corrupt)?;
+        let publish = next.log == LogKind::Own && (remote.any() || (self.config.remote_log && !logged.is_empty()));
         let mut seed = [0; 8];
         self.env.random(&mut seed).map_err(StorageError::local("random bytes"))?;
         let own = match own {
@@ -211,7 +234,7 @@ impl Opening<'_> {
             }
             None => None,
         };
-        Ok(Some(Opened { number, manifest: next, tables, seed, own, logged, left_behind }))
+        Ok(Some(Opened { number, manifest: next, tables, seed, own, logged, publish, left_behind }))
     }
 
     pub(super) fn check_log(&self, manifest: &Manifest) -> Result<(), OpenError> {
@@ -234,7 +257,9 @@ impl Opening<'_> {
         let segments = Segments::read(&**self.env, &dir, exists.then_some(next.store_id))?;
         if next.log != LogKind::Own || next.log_owner != here {
             let accept = self.config.accept_log_loss;
-            if exists && next.log == LogKind::Own && !next.clean && !accept {
+            // What was acknowledged as being in the object store is there.
+            let remote = next.remote.iter().any(|(epoch, _)| *epoch == next.epoch);
+            if exists && next.log == LogKind::Own && !next.clean && !accept && !remote {
                 return Err(OpenError::LogElsewhere { epoch: next.epoch });
             }
             if segments.holds_records() && !accept {
@@ -265,6 +290,7 @@ impl Opening<'_> {
             log: kind(self.log),
             log_owner: Uuid::nil(),
             recover: Vec::new(),
+            remote: Vec::new(),
             owner: Vec::new(),
             levels: Vec::new(),
             sections: Vec::new(),
@@ -335,6 +361,7 @@ impl Opened {
             reads: Arc::clone(&counters.reads),
         };
         let replaying = (!matches!(log, LogChoice::Nobody)).then_some(held);
+        let shipping = config.remote_log.then(|| Shipping::new(self.manifest.store_id, self.manifest.epoch));
         let mut known = Known::default();
         known.note(self.number, &self.manifest);
         let inner = Inner {
@@ -373,11 +400,12 @@ impl Opened {
             jobs: Jobs::default(),
             closing: AtomicBool::new(false),
             settled: AtomicU64::new(held),
+            logged_from: AtomicU64::new(0),
             tables: AtomicU64::new(1),
             counters,
             folder: Mutex::new(Some(folder)),
             left_behind: self.left_behind,
-            group: self.own.map(Group::new),
+            group: self.own.map(|own| Group::new(own, shipping)),
             config,
             objects,
             env,

@@ -128,7 +128,7 @@ impl Inner {
     }
 
     /// Finishes what is in doubt, and tells the log of the newest manifest if it has not been told.
-    pub(super) async fn settle(&self, uploader: &mut Uploader) -> Result<(), FlushError> {
+    pub(super) async fn settle(self: &Arc<Inner>, uploader: &mut Uploader) -> Result<(), FlushError> {
         if let Some(attempt) = &uploader.in_doubt {
             let (number, nonce, bytes) = (attempt.number, attempt.manifest.nonce, attempt.bytes.clone());
             let length = bytes.len();
@@ -151,6 +151,10 @@ impl Inner {
                 log.published(&info).await.map_err(FlushError::NotAnnounced)?;
             }
             self.release_log(&uploader.manifest);
+            if let Some(&(_, from)) = uploader.manifest.remote.iter().find(|(epoch, _)| *epoch == self.epoch) {
+                self.logged_from.store(from, Ordering::Release);
+                self.release_shipped(from);
+            }
             uploader.announce = false;
         }
         Ok(())

@@ -7,8 +7,9 @@ use crate::store::{Applied, Durability, FlushOptions, Store};
 use crate::view::Scan;
 
 impl Store {
-    /// Writes `value` under `key`. It is synced to the local disk if the store keeps its own log, and in memory only if
-    /// nobody keeps one. While memtables are full, or too much waits for the object store, this flushes or publishes until
+    /// Writes `value` under `key`. It is in the object store if the log is kept there as well
+    /// ([`Config::remote_log`](crate::Config::remote_log)), else synced to the local disk if the store keeps its own log, and in
+    /// memory only if nobody keeps one. While memtables are full, or too much waits for the object store, this flushes or publishes until
     /// there is room.
     ///
     /// # Errors
@@ -51,6 +52,7 @@ impl Store {
     /// What a write that does not say otherwise waits for.
     fn usual_durability(&self) -> Durability {
         match self.inner.log {
+            LogChoice::Own if self.inner.config.remote_log => Durability::Remote,
             LogChoice::Own => Durability::Local,
             _ => Durability::Memory,
         }

@@ -159,6 +159,10 @@ pub struct Stats {
     pub objects_put: u64,
     /// Bytes of them.
     pub object_bytes_put: u64,
+    /// Objects of the log put.
+    pub log_objects_put: u64,
+    /// Bytes of them.
+    pub log_object_bytes_put: u64,
     /// What was asked of the object store.
     pub requests: Requests,
     /// Written to the own log.
@@ -302,6 +306,8 @@ impl Store {
             scans: count(&counters.reads.scans),
             objects_put: count(&counters.objects),
             object_bytes_put: count(&counters.object_bytes),
+            log_objects_put: count(&counters.log_objects),
+            log_object_bytes_put: count(&counters.log_object_bytes),
             requests: Requests { put, get, head, list, delete, copy },
             log,
             mirror,

@@ -1,7 +1,8 @@
 //! The store's own log: local segments of records, one record for each batch.
 //!
 //! A segment is named by epoch and slot; a flush starts the next slot, and segments before those that the manifest names
-//! are removed once it is durable. Bytes are in `record`, reading them back in `recover`.
+//! are removed once it is durable. Bytes are in `record`, reading them back in `recover`; the same log in the object store, for
+//! those who want it there, in `remote`.
 //!
 //! # Invariants
 //! * A segment's header is durable, in its folder too, before the first record is written.
@@ -10,6 +11,7 @@
 
 pub(crate) mod record;
 pub(crate) mod recover;
+pub(crate) mod remote;
 
 use std::io;
 use std::path::{Path, PathBuf};

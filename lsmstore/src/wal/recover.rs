@@ -20,6 +20,7 @@ use crate::wal::{file_name, parse_name};
 const PLAUSIBLE: u64 = 1 << 40;
 
 /// A logged batch.
+#[derive(Debug)]
 pub(crate) struct Logged {
     pub(crate) first: u64,
     pub(crate) batch: Batch,

@@ -27,5 +27,6 @@ mod own_log;
 mod protocol;
 mod publishing;
 mod range_deletions;
+mod remote_log;
 mod syncing;
 mod unreliable;

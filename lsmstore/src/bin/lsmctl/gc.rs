@@ -64,6 +64,7 @@ fn kind(kind: GcKind) -> &'static str {
         GcKind::Table => "table",
         GcKind::Checkpoint => "checkpoint",
         GcKind::Boundary => "boundary",
+        GcKind::Log => "log",
         _ => "other",
     }
 }
@@ -72,9 +73,10 @@ fn because(because: KeptBecause) -> &'static str {
     match because {
         KeptBecause::Retained => "retained manifests",
         KeptBecause::Checkpoint => "manifests that checkpoints keep",
-        KeptBecause::Named => "tables that are named",
+        KeptBecause::Named => "named",
         KeptBecause::OnItsWay => "tables that may be on their way",
-        KeptBecause::Newer => "tables of a later epoch",
+        KeptBecause::Newer => "of a later epoch",
+        KeptBecause::Fence => "ends of logs",
         KeptBecause::Foreign => "not of this store",
         _ => "other reasons",
     }

@@ -60,6 +60,7 @@ fn dump(manifest: &ManifestDump, output: Output) {
         let sections =
             manifest.sections.iter().map(|(kind, value)| json!({ "kind": kind, "bytes": bytes(value, output) }));
         let recover = manifest.recover.iter().map(|(epoch, slot)| json!({ "epoch": epoch, "slot": slot }));
+        let remote = manifest.remote.iter().map(|(epoch, number)| json!({ "epoch": epoch, "number": number }));
         say!(
             "{}",
             json!({
@@ -76,6 +77,7 @@ fn dump(manifest: &ManifestDump, output: Output) {
                 "log": manifest.log,
                 "log_owner": manifest.log_owner.to_string(),
                 "recover": recover.collect::<Vec<_>>(),
+                "remote": remote.collect::<Vec<_>>(),
                 "owner": bytes(&info.owner, output),
                 "levels": manifest.levels.iter().map(level).collect::<Vec<_>>(),
                 "sections": sections.collect::<Vec<_>>(),
@@ -94,6 +96,9 @@ fn dump(manifest: &ManifestDump, output: Output) {
     }
     for (epoch, slot) in &manifest.recover {
         say!("replayed        epoch {epoch} from slot {slot}");
+    }
+    for (epoch, number) in &manifest.remote {
+        say!("replayed        epoch {epoch} from object {number} of the log");
     }
     say!("orderly stop    {}", if info.clean { "yes" } else { "no" });
     if !info.owner.is_empty() {
