@@ -145,6 +145,33 @@ async fn records_of_a_log_are_shown_up_to_where_it_is_cut_off() {
 }
 
 #[tokio::test]
+async fn the_log_in_the_bucket_is_listed_shown_and_scrubbed() {
+    let made = made().await;
+    assert!(made.json(&["wal", "list"], 0).is_empty());
+    let config = Config::new(made.local(), "deep/prefix").remote_log(true);
+    let bucket = objects::local(&made.bucket()).unwrap();
+    let store = Store::open(config, bucket, Arc::new(SystemEnv::new()), LogChoice::Own).await.unwrap();
+    let mut batch = Batch::new();
+    batch.put(b"shipped", b"there").delete_range(b"a", b"b");
+    store.write(batch, Durability::Remote).await.unwrap();
+    drop(store);
+    let listed = made.json(&["wal", "list"], 0);
+    assert_eq!(listed.len(), 1);
+    let name = format!("{}-{}", listed[0]["epoch"], listed[0]["number"]);
+    assert!(made.says(&["wal", "list"], 0).contains(&format!("{name}: ")));
+    let lines = made.json(&["wal", "dump", &name], 0);
+    let kinds: Vec<_> = lines[1..].iter().map(|line| line["kind"].as_str().unwrap()).collect();
+    assert_eq!((kinds, lines[1]["key"].as_str()), (vec!["put", "delete range"], Some("shipped")));
+    assert_eq!(made.json(&["scrub"], 0)[0]["logs"], 1);
+    let object = made.objects("/wal/").remove(0);
+    let mut bytes = std::fs::read(&object).unwrap();
+    bytes[80] ^= 1;
+    std::fs::write(&object, bytes).unwrap();
+    let text = made.says(&["scrub"], 1);
+    assert!(text.contains("deep/prefix/wal/") && text.contains("damaged"), "{text}");
+}
+
+#[tokio::test]
 async fn a_store_in_order_is_scrubbed_and_nothing_is_changed() {
     let made = made().await;
     let before = contents(made.dir.path());

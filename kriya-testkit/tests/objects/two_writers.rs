@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use kriya_testkit::fault::{Fault, Kind, Operation};
 use kriya_testkit::s3::S3Server;
-use lsmstore::{Batch, Config, FlushError, KeepAll, LogChoice, Store, SystemEnv, View, WriteError};
+use lsmstore::{Batch, Config, Durability, FlushError, KeepAll, LogChoice, Store, SystemEnv, View, WriteError};
 
 use crate::places::{client, server};
 
@@ -39,11 +39,22 @@ fn list(view: &View, key: &str) -> Vec<String> {
     std::str::from_utf8(value).unwrap().split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
-async fn open(server: &S3Server, dir: &tempfile::TempDir) -> Store {
+/// By what writes are acknowledged.
+#[derive(Clone, Copy, PartialEq)]
+enum By {
+    Flush,
+    /// The log in the bucket, and a flush now and then.
+    Log,
+}
+
+async fn open(server: &S3Server, dir: &tempfile::TempDir, by: By) -> Store {
     let config = Config::new(dir.path(), "store").memtable_bytes(16 << 10).block_bytes(256).l0_merge_trigger(3);
+    // A folder holds the end of a log that was taken over.
+    let config = config.remote_log(by == By::Log).accept_log_loss(true);
+    let log = if by == By::Log { LogChoice::Own } else { LogChoice::Nobody };
     loop {
         let env = Arc::new(SystemEnv::new());
-        match Store::open(config.clone(), client(server), env, LogChoice::Nobody).await {
+        match Store::open(config.clone(), client(server), env, log.clone()).await {
             Ok(store) => return store,
             Err(error) => assert!(!error.to_string().contains("damaged"), "{error}"),
         }
@@ -51,12 +62,12 @@ async fn open(server: &S3Server, dir: &tempfile::TempDir) -> Store {
 }
 
 /// Writes until enough was acknowledged.
-async fn write(server: &S3Server, clock: &AtomicU64, writer: &str) -> History {
+async fn write(server: &S3Server, clock: &AtomicU64, writer: &str, by: By) -> History {
     let dir = tempfile::tempdir().unwrap();
     let mut history = History::default();
     let mut n = 0;
     while history.acknowledged.len() < WANTED {
-        let store = open(server, &dir).await;
+        let store = open(server, &dir, by).await;
         history.takeovers += 1;
         let Ok(view) = store.view() else { continue };
         history.read.extend(KEYS.map(|key| (key, list(&view, key))));
@@ -70,12 +81,16 @@ async fn write(server: &S3Server, clock: &AtomicU64, writer: &str) -> History {
             let begun = clock.fetch_add(1, Ordering::SeqCst);
             let mut batch = Batch::new();
             batch.put(key.as_bytes(), names.join(",").as_bytes());
-            match store.apply(&batch) {
+            let written = match by {
+                By::Flush => store.apply(&batch),
+                By::Log => store.write(batch, Durability::Remote).await,
+            };
+            match written {
                 Ok(_) => {}
                 Err(WriteError::Unusable(_)) => break,
                 Err(error) => panic!("{error}"),
             }
-            loop {
+            while by == By::Flush || n.is_multiple_of(3) {
                 match store.flush().await {
                     Ok(_) => break,
                     Err(FlushError::Unusable(_)) => break 'owner,
@@ -93,19 +108,19 @@ async fn write(server: &S3Server, clock: &AtomicU64, writer: &str) -> History {
     history
 }
 
-async fn contend(faults: Vec<Fault>) {
+async fn contend(faults: Vec<Fault>, by: By) {
     let server = server();
     let dir = tempfile::tempdir().unwrap();
     // Who comes first makes the store; that is not what is tried here.
-    open(&server, &dir).await.close().await.unwrap();
+    open(&server, &dir, by).await.close().await.unwrap();
     let disturbed = !faults.is_empty();
     server.set_faults(faults);
     let clock = AtomicU64::new(0);
-    let (one, two) = tokio::join!(write(&server, &clock, "a"), write(&server, &clock, "b"));
+    let (one, two) = tokio::join!(write(&server, &clock, "a", by), write(&server, &clock, "b", by));
     assert!(!disturbed || server.struck() > 0, "no fault struck");
     server.up();
     let elsewhere = tempfile::tempdir().unwrap();
-    let store = open(&server, &elsewhere).await;
+    let store = open(&server, &elsewhere, by).await;
     let view = store.view().unwrap();
     for key in KEYS {
         let last = list(&view, key);
@@ -129,28 +144,48 @@ async fn contend(faults: Vec<Fault>) {
     assert!(one.takeovers + two.takeovers > 2, "the bucket changed hands");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn two_writers_lose_no_write_that_was_acknowledged() {
-    contend(Vec::new()).await;
+/// Answers get lost, and conflicts are none.
+fn ambiguous() -> Vec<Fault> {
+    vec![Fault::always(Kind::After).on(&[Operation::Put]).chance(0.2, 21), Fault::always(Kind::Conflict).chance(0.2, 22)]
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn two_writers_lose_nothing_when_answers_get_lost_and_conflicts_are_none() {
-    contend(vec![
-        Fault::always(Kind::After).on(&[Operation::Put]).chance(0.2, 21),
-        Fault::always(Kind::Conflict).chance(0.2, 22),
-    ])
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn two_writers_lose_nothing_when_everything_fails_a_little() {
-    contend(vec![
+/// Everything fails a little.
+fn everything() -> Vec<Fault> {
+    vec![
         Fault::always(Kind::Before).chance(0.1, 31),
         Fault::always(Kind::After).chance(0.1, 32),
         Fault::always(Kind::Conflict).chance(0.1, 33),
         Fault::always(Kind::Cut).on(&[Operation::Get]).chance(0.1, 34),
         Fault::always(Kind::Break).on(&[Operation::Put]).chance(0.05, 35),
-    ])
-    .await;
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_writers_lose_no_write_that_was_acknowledged() {
+    contend(Vec::new(), By::Flush).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_writers_lose_nothing_when_answers_get_lost_and_conflicts_are_none() {
+    contend(ambiguous(), By::Flush).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_writers_lose_nothing_when_everything_fails_a_little() {
+    contend(everything(), By::Flush).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_writers_who_keep_their_logs_in_the_bucket_lose_no_write_that_was_acknowledged() {
+    contend(Vec::new(), By::Log).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_writers_who_keep_their_logs_in_the_bucket_lose_nothing_when_answers_get_lost() {
+    contend(ambiguous(), By::Log).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_writers_who_keep_their_logs_in_the_bucket_lose_nothing_when_everything_fails_a_little() {
+    contend(everything(), By::Log).await;
 }

@@ -1,4 +1,4 @@
-//! The manifests and tables under a prefix of a bucket.
+//! The manifests, tables and logs under a prefix of a bucket.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 
 use crate::error::StorageError;
-use crate::inspect::{ManifestDump, TableFile};
+use crate::inspect::{LogFile, ManifestDump, TableFile};
 use crate::manifest::{Manifest, publish};
 use crate::object::{self, Names};
 use crate::sstable::{TableId, TableRef};
@@ -109,6 +109,28 @@ impl Bucket {
         let bytes = object::get(&*self.objects, &path).await?;
         let bytes = bytes.ok_or_else(|| StorageError::Missing { object: path.to_string() })?;
         Ok(TableFile::new(path.to_string(), Some(id), bytes)?)
+    }
+
+    /// The objects of logs that are there, as epoch, number and bytes, in order.
+    ///
+    /// # Errors
+    /// [`StorageError`] if the object store fails.
+    pub async fn logs(&self) -> Result<Vec<(u64, u64, u64)>, StorageError> {
+        let listed = object::list(&*self.objects, &self.names.logs()).await?;
+        let named = listed.into_iter().filter_map(|meta| Names::logged(&meta.location).map(|name| (name, meta.size)));
+        let mut found: Vec<_> = named.map(|((epoch, number), bytes)| (epoch, number, bytes)).collect();
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Reads object `number` of an epoch's log; none if it is not there.
+    ///
+    /// # Errors
+    /// [`StorageError`] if the object store fails or it is damaged.
+    pub async fn log(&self, epoch: u64, number: u64) -> Result<Option<LogFile>, StorageError> {
+        let path = self.names.log(epoch, number);
+        let Some(bytes) = object::get(&*self.objects, &path).await? else { return Ok(None) };
+        Ok(Some(LogFile::of(path.to_string(), bytes.to_vec())?))
     }
 
     /// The name of a table's object.

@@ -1,4 +1,4 @@
-//! A segment of a store's own log, read without the manifest that it continues.
+//! A part of a store's own log, a local segment or an object, read without the manifest that it continues.
 
 use std::path::Path;
 
@@ -8,12 +8,15 @@ use crate::batch::Batch;
 use crate::error::{Corruption, StorageError};
 use crate::inspect::read;
 use crate::wal::record::{HEADER, Segment, read_record};
+use crate::wal::remote;
 
-/// A segment.
+/// A segment of the local log, or an object of the one in the bucket.
 #[derive(Clone, Debug)]
 pub struct LogFile {
     name: String,
     bytes: Vec<u8>,
+    /// Where the records end.
+    end: usize,
     segment: Segment,
 }
 
@@ -32,14 +35,29 @@ pub struct LogRecord {
 }
 
 impl LogFile {
-    /// Reads a segment.
+    /// Reads a segment, or a copy of an object.
     ///
     /// # Errors
-    /// [`StorageError`] if it cannot be read or its header is damaged.
+    /// [`StorageError`] if it cannot be read, a segment's header is damaged, or anything in an object is.
     pub fn open(path: &Path) -> Result<LogFile, StorageError> {
-        let (name, bytes) = (path.display().to_string(), read(path)?);
+        Ok(LogFile::of(path.display().to_string(), read(path)?)?)
+    }
+
+    pub(super) fn of(name: String, bytes: Vec<u8>) -> Result<LogFile, Corruption> {
+        let end = match remote::records_end(&bytes) {
+            Some(end) => {
+                remote::decode(&name, &bytes)?;
+                end
+            }
+            None => bytes.len(),
+        };
         let segment = Segment::decode(&bytes).map_err(|(at, what)| Corruption::new(&name[..], at, what))?;
-        Ok(LogFile { name, bytes, segment })
+        Ok(LogFile { name, bytes, end, segment })
+    }
+
+    /// Whether it is an object: those are whole.
+    pub fn is_object(&self) -> bool {
+        self.end < self.bytes.len()
     }
 
     /// The store that it belongs to.
@@ -52,12 +70,12 @@ impl LogFile {
         self.segment.epoch
     }
 
-    /// Its number within the epoch.
+    /// Its number within the epoch: of segments, or of objects.
     pub fn slot(&self) -> u64 {
         self.segment.slot
     }
 
-    /// The nonce of the manifest that it continues.
+    /// The nonce of the manifest that a segment continues, or the object's own.
     pub fn nonce(&self) -> Uuid {
         self.segment.nonce
     }
@@ -67,9 +85,9 @@ impl LogFile {
         self.bytes.len() as u64
     }
 
-    /// Whether no record was written.
+    /// Whether it has no record. An object without any is the end of the epoch's log.
     pub fn is_empty(&self) -> bool {
-        self.bytes.len() <= HEADER
+        self.end <= HEADER
     }
 
     /// The records in order. It ends with the first that is damaged or cut off: in the last segment of a writer that did not
@@ -77,12 +95,12 @@ impl LogFile {
     pub fn records(&self) -> impl Iterator<Item = Result<LogRecord, Corruption>> + '_ {
         let mut at = HEADER;
         std::iter::from_fn(move || {
-            if at >= self.bytes.len() {
+            if at >= self.end {
                 return None;
             }
             let offset = std::mem::replace(&mut at, usize::MAX);
             let bad = |what: String| Some(Err(Corruption::new(&self.name[..], offset as u64, what)));
-            let Some(record) = read_record(&self.segment, &self.bytes, offset) else {
+            let Some(record) = read_record(&self.segment, &self.bytes[..self.end], offset) else {
                 return bad(format!("a record is damaged or cut off; {} bytes are left", self.bytes.len() - offset));
             };
             if record.flags != 0 {

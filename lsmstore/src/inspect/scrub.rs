@@ -32,6 +32,8 @@ pub struct Progress {
 pub struct Scrubbed {
     /// Manifests read.
     pub manifests: u64,
+    /// Objects of logs read.
+    pub logs: u64,
     /// Tables read.
     pub tables: u64,
     /// Blocks of them whose checksums are right.
@@ -45,8 +47,8 @@ pub struct Scrubbed {
 }
 
 impl Bucket {
-    /// Reads the newest manifest, or all that are there, and each table that they name, and checks every checksum. Goes on
-    /// behind damage. `progress` is told after each table.
+    /// Reads the newest manifest, or all that are there, each table that they name and all logs, and checks every checksum. Goes
+    /// on behind damage. `progress` is told after each table.
     ///
     /// A table that only older manifests name may be missing, for a writer removes what it does not need: with `all` look
     /// whether it is still named before you worry.
@@ -112,6 +114,18 @@ impl Bucket {
                 }
             }
             progress(&told);
+        }
+        for (epoch, number, bytes) in self.logs().await? {
+            match self.log(epoch, number).await {
+                Ok(Some(_)) => {
+                    scrubbed.logs += 1;
+                    scrubbed.bytes += bytes;
+                }
+                // It was collected meanwhile.
+                Ok(None) => {}
+                Err(StorageError::Corrupt(damage)) => scrubbed.damage.push(damage),
+                Err(error) => return Err(error),
+            }
         }
         scrubbed.damage.sort_by(|a, b| (&a.object, a.offset).cmp(&(&b.object, b.offset)));
         Ok(scrubbed)

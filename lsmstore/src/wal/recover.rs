@@ -102,7 +102,8 @@ impl Segments {
             if read < HEADER {
                 env.remove(&path).map_err(StorageError::local(&path))?;
                 env.sync_dir(&self.dir).map_err(StorageError::local(&self.dir))?;
-            } else if read < bytes.len() {
+            } else if last {
+                // Durable as well: what is replayed of it is followed by another segment, behind which nothing may be torn.
                 env.truncate(&path, read as u64).map_err(StorageError::local(&path))?;
             }
         }

@@ -98,6 +98,12 @@ impl Found {
     }
 }
 
+/// Where the records of an object end; none if it is something else.
+#[cfg(feature = "ctl")]
+pub(crate) fn records_end(bytes: &[u8]) -> Option<usize> {
+    bytes.ends_with(MAGIC).then(|| bytes.len().saturating_sub(TRAILER))
+}
+
 /// Reads an object of the log and checks all of it.
 pub(crate) fn decode(name: &str, bytes: &[u8]) -> Result<Found, Corruption> {
     let bad = |at: usize, what: String| Corruption::new(name, at as u64, what);

@@ -91,7 +91,7 @@ struct Mark {
     /// Batches acknowledged at all, and up to the last one that was acknowledged as synced.
     acknowledged: u64,
     synced: u64,
-    /// Batches that a flush had put into the object store.
+    /// Batches up to the last one that was acknowledged as being in the object store, or was flushed to it.
     published: u64,
     /// Whether the second folder has taken over, or is about to.
     second: bool,
@@ -102,18 +102,20 @@ struct Work {
     crash: Arc<CrashStore>,
     objects: Arc<dyn ObjectStore>,
     root: PathBuf,
+    /// The log is kept in the object store as well.
+    remote: bool,
     now: Mark,
     marks: Vec<Mark>,
 }
 
 impl Work {
-    fn new(root: &Path) -> Work {
+    fn new(root: &Path, remote: bool) -> Work {
         let crash = Arc::new(CrashStore::new());
         let objects = Arc::clone(&crash) as _;
         let now = Mark { ops: 0, events: 0, issued: 0, acknowledged: 0, synced: 0, published: 0, second: false };
         let clock = Arc::clone(&crash);
         let disk = Arc::new(Disk::with_clock(root, Box::new(move || clock.events())));
-        Work { disk, crash, objects, root: root.to_owned(), now, marks: vec![now] }
+        Work { disk, crash, objects, root: root.to_owned(), remote, now, marks: vec![now] }
     }
 
     fn mark(&mut self) {
@@ -122,7 +124,8 @@ impl Work {
     }
 
     async fn open(&self, folder: &str, accept: bool) -> Store {
-        open(&self.disk, config(&self.root.join(folder)).accept_log_loss(accept), &self.objects).await.unwrap()
+        let config = config(&self.root.join(folder)).accept_log_loss(accept).remote_log(self.remote);
+        open(&self.disk, config, &self.objects).await.unwrap()
     }
 
     async fn write(&mut self, store: &Store, durability: Durability) {
@@ -136,8 +139,10 @@ impl Work {
             }
         }
         self.now.acknowledged = self.now.issued;
-        if durability == Durability::Local {
-            self.now.synced = self.now.issued;
+        match durability {
+            Durability::Local => self.now.synced = self.now.issued,
+            Durability::Remote => self.now.published = self.now.issued,
+            _ => {}
         }
         self.mark();
     }
@@ -151,7 +156,11 @@ impl Work {
     /// Writes, flushes and merges in turns.
     async fn rounds(&mut self, store: &Store, rounds: u64) {
         for round in 0..rounds {
-            let durability = if round % 3 == 1 { Durability::Memory } else { Durability::Local };
+            let durability = match round % 3 {
+                1 => Durability::Memory,
+                2 if self.remote => Durability::Remote,
+                _ => Durability::Local,
+            };
             self.write(store, durability).await;
             if round % 4 == 2 {
                 store.flush_local(FlushOptions::default()).await.unwrap();
@@ -187,7 +196,8 @@ async fn reopen(work: &Work, ops: usize, mark: &Mark, loss: Loss, objects: &Arc<
     let disk = Arc::new(Disk::new(root.path()));
     let objects = copy(objects).await;
     let dir = root.path().join(if mark.second { "second" } else { "first" });
-    let store = open(&disk, config(&dir).accept_log_loss(mark.second), &objects).await;
+    let config = config(&dir).accept_log_loss(mark.second).remote_log(work.remote);
+    let store = open(&disk, config, &objects).await;
     let store = store.unwrap_or_else(|error| panic!("after {ops} operations, {loss:?}, {mark:?}: {error}"));
     let found = count(&store);
     // And it goes on from there.
@@ -201,8 +211,17 @@ async fn reopen(work: &Work, ops: usize, mark: &Mark, loss: Loss, objects: &Arc<
 
 #[tokio::test]
 async fn a_crash_after_any_operation_leaves_what_was_acknowledged_and_nothing_that_was_not_asked_for() {
+    crashes(false).await;
+}
+
+#[tokio::test]
+async fn a_crash_after_any_operation_leaves_the_same_where_the_log_is_in_the_bucket_as_well() {
+    crashes(true).await;
+}
+
+async fn crashes(remote: bool) {
     let root = quick_folder();
-    let mut work = Work::new(root.path());
+    let mut work = Work::new(root.path(), remote);
     let store = work.open("first", false).await;
     work.mark();
     work.rounds(&store, 12).await;
@@ -210,7 +229,7 @@ async fn a_crash_after_any_operation_leaves_what_was_acknowledged_and_nothing_th
     store.close().await.unwrap();
     // From an orderly stop, to one that is none.
     let store = work.open("first", false).await;
-    work.rounds(&store, 9).await;
+    work.rounds(&store, 8).await;
     drop(store);
     let first = work.open("first", false).await;
     work.rounds(&first, 3).await;
@@ -246,7 +265,7 @@ async fn look(work: &Work, ops: usize, left: &Left) {
     let mark = work.marks.iter().rfind(|mark| mark.ops <= ops && mark.events <= left.events).unwrap();
     for loss in [Loss::Process, Loss::Unsynced, Loss::Torn(7 * ops as u64 + 1)] {
         let (found, after) = reopen(work, ops, mark, loss, &left.objects).await;
-        let least = if loss == Loss::Process { mark.acknowledged } else { mark.synced };
+        let least = if loss == Loss::Process { mark.acknowledged } else { mark.synced.max(mark.published) };
         assert!(
             (least..=mark.issued).contains(&found),
             "{found} batches after {ops} operations and {} events, {loss:?}, {mark:?}",
@@ -257,7 +276,8 @@ async fn look(work: &Work, ops: usize, left: &Left) {
     // The local disk is lost.
     let root = quick_folder();
     let disk = Arc::new(Disk::new(root.path()));
-    let config = config(&root.path().join("other")).accept_log_loss(true);
+    // Whoever has the log there need not accept that any of it is lost.
+    let config = config(&root.path().join("other")).accept_log_loss(!work.remote).remote_log(work.remote);
     let store = open(&disk, config, &copy(&left.objects).await).await.unwrap();
     let found = count(&store);
     assert!((mark.published..=mark.issued).contains(&found), "{found} batches in the bucket, {mark:?}");

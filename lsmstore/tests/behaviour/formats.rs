@@ -201,9 +201,20 @@ fn manifest(file: &[u8]) -> (u64, u64, u64, Vec<(u64, [u64; 4])>) {
             tables.push((level, numbers));
         }
     }
-    assert_eq!(walk.varint(), 0, "sections");
+    assert_eq!((walk.varint(), walk.varint()), (1, 2), "the section of the log in the bucket");
+    let mut log = Walk { bytes: walk.bytes(), at: 0 };
+    assert_eq!((log.varint(), log.varints(), log.ended()), (1, [epoch, last / 100 + 1], true));
     assert!(walk.ended());
     (u64_at(file, 16), epoch, last, tables)
+}
+
+/// The batches of an object of the log.
+fn log_object(file: &[u8], store: &[u8], place: (u64, u64)) -> Vec<Version> {
+    let (records, trailer) = file.split_at(file.len() - 24);
+    assert_eq!((u32_at(trailer, 12), &trailer[16..]), (crc32c::crc32c(&file[..file.len() - 12]), &b"LSMWEND1"[..]));
+    let versions = log(records, store, place);
+    assert_eq!((u32_at(trailer, 0), u64_at(trailer, 4)), (1, versions.last().unwrap().1));
+    versions
 }
 
 /// The batches of a segment.
@@ -239,7 +250,7 @@ async fn every_file_of_a_store_is_what_the_page_says() {
     let dir = tempfile::tempdir().unwrap();
     let (bucket, local) = (dir.path().join("bucket"), dir.path().join("local"));
     let objects = objects::local(&bucket).unwrap();
-    let config = Config::new(&local, "some/prefix").block_bytes(700);
+    let config = Config::new(&local, "some/prefix").block_bytes(700).remote_log(true);
     let store = Store::open(config, objects, Arc::new(SystemEnv::new()), LogChoice::Own).await.unwrap();
     let mut written = Vec::new();
     for round in 0..3_u64 {
@@ -255,7 +266,7 @@ async fn every_file_of_a_store_is_what_the_page_says() {
                 written.push((key.into_bytes(), first + n, 0, value.into_bytes()));
             }
         }
-        store.write(batch, Durability::Local).await.unwrap();
+        store.write(batch, Durability::Remote).await.unwrap();
         if round < 2 {
             store.flush().await.unwrap();
         }
@@ -283,4 +294,9 @@ async fn every_file_of_a_store_is_what_the_page_says() {
     let segment = files(&local.join("wal")).pop().unwrap();
     assert!(segment.ends_with("0000000000000001-0000000000000002.wal"), "{}", segment.display());
     assert_eq!(log(&std::fs::read(&segment).unwrap(), &id, (1, 2)), written[200..]);
+    for number in 1..=3 {
+        let object = std::fs::read(bucket.join(format!("some/prefix/wal/{:016x}/{number:016x}", 1))).unwrap();
+        let expected = &written[100 * (number as usize - 1)..100 * number as usize];
+        assert_eq!(log_object(&object, &id, (1, number)), expected);
+    }
 }

@@ -145,7 +145,7 @@ async fn run(cli: Cli) -> Result<Found, Failure> {
     match cli.command {
         Command::Manifest(command) => manifest::run(command, &cli.place, output).await,
         Command::Sst(command) => sst::run(command, &cli.place, output).await,
-        Command::Wal(command) => wal::run(&command, output),
+        Command::Wal(command) => wal::run(command, &cli.place, output).await,
         Command::Scrub(command) => scrub::run(&command, &cli.place.bucket()?, output).await,
         Command::Stats => stats::run(&cli.place.bucket()?, output).await,
         Command::Gc(command) => gc::run(&command, &cli.place, output).await,

@@ -37,6 +37,7 @@ pub async fn run(command: &Scrub, bucket: &Bucket, output: Output) -> Result<Fou
             json!({
                 "manifests": scrubbed.manifests,
                 "tables": scrubbed.tables,
+                "logs": scrubbed.logs,
                 "blocks": scrubbed.blocks,
                 "entries": scrubbed.entries,
                 "bytes": scrubbed.bytes,
@@ -48,9 +49,10 @@ pub async fn run(command: &Scrub, bucket: &Bucket, output: Output) -> Result<Fou
             say!("{damage}");
         }
         say!(
-            "{} manifests, {} tables, {} blocks, {} entries, {} bytes: {}",
+            "{} manifests, {} tables, {} objects of logs, {} blocks, {} entries, {} bytes: {}",
             scrubbed.manifests,
             scrubbed.tables,
+            scrubbed.logs,
             scrubbed.blocks,
             scrubbed.entries,
             scrubbed.bytes,

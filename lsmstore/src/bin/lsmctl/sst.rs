@@ -37,7 +37,7 @@ pub struct Dump {
 }
 
 /// The table that a name like `1-2a` means: hexadecimal epoch and counter.
-fn named(name: &str) -> Option<TableId> {
+pub fn named(name: &str) -> Option<TableId> {
     let (epoch, counter) = name.split_once('-')?;
     let number = |text: &str| u64::from_str_radix(text, 16).ok().filter(|_| (1..=16).contains(&text.len()));
     Some(TableId { epoch: number(epoch)?, counter: number(counter)? })

@@ -8,25 +8,61 @@ use lsmstore::inspect::LogFile;
 use serde_json::json;
 
 use crate::show::{bytes, damage_json, some};
-use crate::{Failure, Found, Output};
+use crate::sst::named;
+use crate::{Failure, Found, Output, PlaceArgs};
 
 #[derive(Subcommand)]
 pub enum Wal {
     /// The batches in it. Ends with 1 where a record is damaged or cut off, as the last one of a crash may be
     Dump {
-        /// A segment: a file of the folder `wal`
-        path: PathBuf,
+        /// A segment, which is a file of the folder `wal`; or epoch-number, as `wal list` shows it, of an object of the store
+        log: String,
     },
+    /// The objects of logs in the store's bucket
+    List,
 }
 
-pub fn run(Wal::Dump { path }: &Wal, output: Output) -> Result<Found, Failure> {
-    let file = LogFile::open(path)?;
+pub async fn run(command: Wal, place: &PlaceArgs, output: Output) -> Result<Found, Failure> {
+    match command {
+        Wal::Dump { log } => dump(&find(&log, place).await?, output),
+        Wal::List => list(place, output).await,
+    }
+}
+
+/// Epoch and number that a name like `1-2a` means.
+async fn find(log: &str, place: &PlaceArgs) -> Result<LogFile, Failure> {
+    match named(log) {
+        Some(id) if place.store.is_some() => {
+            let found = place.bucket()?.log(id.epoch, id.counter).await?;
+            found.ok_or_else(|| Failure(format!("object {log} of the log is not there")))
+        }
+        _ => Ok(LogFile::open(&PathBuf::from(log))?),
+    }
+}
+
+async fn list(place: &PlaceArgs, output: Output) -> Result<Found, Failure> {
+    let bucket = place.bucket()?;
+    for (epoch, number, bytes) in bucket.logs().await? {
+        let Some(file) = bucket.log(epoch, number).await? else { continue };
+        let first = file.records().next().transpose()?.map(|record| record.first);
+        if output.json {
+            say!("{}", json!({ "epoch": epoch, "number": number, "bytes": bytes, "first": first }));
+        } else {
+            let holds = first.map_or("the end of the epoch".to_owned(), |first| format!("writes from {first} on"));
+            say!("{epoch:x}-{number:x}: {bytes} bytes, {holds}");
+        }
+    }
+    Ok(Found::Fine)
+}
+
+fn dump(file: &LogFile, output: Output) -> Result<Found, Failure> {
     let (store, nonce, epoch, slot) = (file.store_id(), file.nonce(), file.epoch(), file.slot());
     if output.json {
         let (store, nonce) = (store.to_string(), nonce.to_string());
         say!("{}", json!({ "store_id": store, "epoch": epoch, "slot": slot, "nonce": nonce, "bytes": file.len() }));
     } else {
-        say!("store {store}, epoch {epoch}, slot {slot}, after manifest {nonce}, {} bytes", file.len());
+        let what = if file.is_object() { "object" } else { "slot" };
+        say!("store {store}, epoch {epoch}, {what} {slot}, nonce {nonce}, {} bytes", file.len());
     }
     for record in file.records() {
         let record = match record {
@@ -42,7 +78,8 @@ pub fn run(Wal::Dump { path }: &Wal, output: Output) -> Result<Found, Failure> {
         };
         if !output.json {
             let (offset, count, first, synced) = (record.offset, record.batch.len(), record.first, record.synced);
-            say!("{offset}: {count} writes from {first} on, {synced} bytes were durable");
+            let durable = if file.is_object() { String::new() } else { format!(", {synced} bytes were durable") };
+            say!("{offset}: {count} writes from {first} on{durable}");
         }
         for (write, sequence) in record.batch.iter().zip(record.first..) {
             print_write(&write, sequence, record.offset, output);

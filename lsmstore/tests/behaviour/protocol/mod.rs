@@ -1,24 +1,30 @@
 //! The protocol of writers and garbage collection, tried in every order of its steps up to a bound; and each rule left out,
 //! to see that the model finds what it prevents.
 
+mod log;
 mod model;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::Hash;
 
-use model::{Bounds, RULES, Rules, State, start};
+use model::{Bounds, RULES, Rules, start};
 
 /// Goes through all states that can be reached. The shortest way to one that is wrong, if there is any, and how many there
 /// were.
-fn explore(rules: Rules, bounds: Bounds) -> (Option<(&'static str, Vec<&'static str>)>, usize) {
-    let mut seen: HashMap<State, usize> = HashMap::new();
+fn explore_from<S: Clone + Eq + Hash>(
+    start: S,
+    next_of: impl Fn(&S) -> Vec<(&'static str, S)>,
+    wrong: impl Fn(&S) -> Option<&'static str>,
+) -> Explored {
+    let mut seen: HashMap<S, usize> = HashMap::new();
     let mut came: Vec<(usize, &'static str)> = vec![(0, "start")];
-    let mut now = vec![(0, start(&bounds))];
-    seen.insert(now[0].1.clone(), 0);
+    seen.insert(start.clone(), 0);
+    let mut now = vec![(0, start)];
     while !now.is_empty() {
         let mut next = Vec::new();
         for (from, state) in now {
-            if let Some(wrong) = state.wrong() {
+            if let Some(wrong) = wrong(&state) {
                 let mut way = Vec::new();
                 let mut at = from;
                 while at != 0 {
@@ -28,7 +34,7 @@ fn explore(rules: Rules, bounds: Bounds) -> (Option<(&'static str, Vec<&'static 
                 way.reverse();
                 return (Some((wrong, way)), came.len());
             }
-            for (step, to) in state.next(&rules) {
+            for (step, to) in next_of(&state) {
                 if let Entry::Vacant(free) = seen.entry(to) {
                     let id = came.len();
                     came.push((from, step));
@@ -40,6 +46,12 @@ fn explore(rules: Rules, bounds: Bounds) -> (Option<(&'static str, Vec<&'static 
         now = next;
     }
     (None, came.len())
+}
+
+type Explored = (Option<(&'static str, Vec<&'static str>)>, usize);
+
+fn explore(rules: Rules, bounds: Bounds) -> Explored {
+    explore_from(start(&bounds), |state| state.next(&rules), |state| state.wrong())
 }
 
 const WRITERS: Bounds = Bounds { flushes: [2, 1], passes: [1, 2], checkpoint: false, reader: false };
@@ -67,13 +79,42 @@ fn with_all_rules_nothing_goes_wrong_among_all_of_them() {
 
 /// What goes wrong without a rule.
 fn without(rules: Rules, bounds: Bounds) -> &'static str {
-    match explore(rules, bounds) {
+    found(explore(rules, bounds), &rules)
+}
+
+fn found(explored: Explored, rules: &impl std::fmt::Debug) -> &'static str {
+    match explored {
         (Some((wrong, way)), _) => {
             // For people: this is what the rule is good for.
             println!("{wrong}: {way:#?}");
             wrong
         }
         (None, states) => panic!("{rules:?} are enough in {states} states"),
+    }
+}
+
+fn explore_log(rules: log::Rules) -> Explored {
+    explore_from(log::start(), |state| state.next(&rules), |state| state.wrong(&rules))
+}
+
+#[test]
+fn with_all_rules_of_the_log_no_acknowledged_write_is_lost_in_any_order() {
+    let (wrong, states) = explore_log(log::RULES);
+    assert_eq!(wrong, None);
+    assert!(states > 1000, "{states} states");
+}
+
+#[test]
+fn each_rule_of_the_log_is_needed() {
+    let lost = "an acknowledged write was not replayed";
+    for rules in [
+        log::Rules { in_order: false, ..log::RULES },
+        log::Rules { looks_whose_it_is: false, ..log::RULES },
+        log::Rules { fences: false, ..log::RULES },
+        log::Rules { fences_stay: false, ..log::RULES },
+        log::Rules { publishes: false, ..log::RULES },
+    ] {
+        assert_eq!(found(explore_log(rules), &rules), lost);
     }
 }
 
