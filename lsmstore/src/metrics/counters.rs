@@ -125,7 +125,8 @@ pub(crate) struct Counters {
     pub(crate) failed_flushes: Arc<Counter>,
     pub(crate) failed_merges: Arc<Counter>,
     last_flush_micros: AtomicU64,
-    held_back_micros: AtomicU64,
+    /// Groups of writes that were held back so that background work keeps up.
+    pub(crate) held_back: Arc<Histogram>,
     pub(crate) stalls: Stalls,
     pub(crate) mirror: Arc<MirrorCounters>,
     pub(crate) requests: Arc<RequestCounters>,
@@ -163,15 +164,6 @@ impl Counters {
 
     pub(crate) fn last_flush(&self) -> Duration {
         Duration::from_micros(self.last_flush_micros.load(Ordering::Relaxed))
-    }
-
-    /// A write was held back.
-    pub(crate) fn add_held_back(&self, time: Duration) {
-        self.held_back_micros.fetch_add(time.as_micros() as u64, Ordering::Relaxed);
-    }
-
-    pub(crate) fn held_back(&self) -> Duration {
-        Duration::from_micros(self.held_back_micros.load(Ordering::Relaxed))
     }
 
     /// A merge of `above` bytes that came down and `same` bytes of level `to` wrote `written` bytes to it.
@@ -251,6 +243,8 @@ impl Counters {
         }
         let help = "From the first write that was refused to the next that was taken.";
         histogram("lsmstore_stall_seconds", help, None, &self.stalls.time);
+        let help = "Groups of writes that were held back so that background work keeps up.";
+        histogram("lsmstore_held_back_seconds", help, None, &self.held_back);
         for (result, value) in [("hit", &self.mirror.hits), ("fetch", &self.mirror.fetches)] {
             let help = "Tables named at the start, by whether their mirror was there or had to be fetched.";
             counter("lsmstore_mirrors_total", help, Some(("result", result)), value);

@@ -123,12 +123,15 @@ impl Inner {
 
     /// Waits as long as a write of so many bytes is to be held back. For a thread that may block and holds no lock.
     pub(super) fn hold_back(&self, bytes: usize) {
-        let mut left = self.write_delay(bytes);
+        let (mut left, mut held) = (self.write_delay(bytes), Duration::ZERO);
         while !left.is_zero() && self.usable().is_ok() {
             let slice = left.min(SLICE);
             self.env.pause(slice);
-            self.counters.add_held_back(slice);
+            held += slice;
             left = left.saturating_sub(slice).min(self.write_delay(bytes));
+        }
+        if !held.is_zero() {
+            self.counters.held_back.add(held);
         }
     }
 }

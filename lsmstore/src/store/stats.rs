@@ -323,7 +323,7 @@ impl Store {
             refused_behind: count(&counters.stalls.behind),
             stalls: counters.stalls.time.count(),
             stalled: counters.stalls.time.sum(),
-            held_back: counters.held_back(),
+            held_back: counters.held_back.sum(),
         }
     }
 }

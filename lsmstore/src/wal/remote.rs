@@ -157,17 +157,17 @@ impl Tail {
         Tail { epoch, next: from, fenced: false }
     }
 
-    /// Reads on, to the fence or to what is there yet. A single request if nothing is.
+    /// Reads on, to the fence or to what is there yet. A single request if nothing is. After an error it is where it was.
     pub(crate) async fn read(
         &mut self,
         objects: &dyn ObjectStore,
         names: &Names,
         store: Uuid,
     ) -> Result<Vec<Logged>, StorageError> {
-        let (mut batches, mut window) = (Vec::new(), 1);
-        while !self.fenced {
-            let epoch = self.epoch;
-            let read = futures::stream::iter(self.next..self.next + window as u64)
+        let (mut batches, mut window, mut tail) = (Vec::new(), 1, *self);
+        'log: while !tail.fenced {
+            let epoch = tail.epoch;
+            let read = futures::stream::iter(tail.next..tail.next + window as u64)
                 .map(|number| async move {
                     let path = names.log(epoch, number);
                     let Some(bytes) = object::get(objects, &path).await? else { return Ok(None) };
@@ -182,16 +182,21 @@ impl Tail {
                 .buffered(window);
             let read: Vec<Option<Found>> = read.try_collect().await?;
             for found in read {
-                let Some(found) = found else { return Ok(batches) };
-                if found.is_fence() {
-                    self.fenced = true;
-                    return Ok(batches);
+                match found {
+                    None => break 'log,
+                    Some(found) if found.is_fence() => {
+                        tail.fenced = true;
+                        break;
+                    }
+                    Some(found) => {
+                        batches.extend(found.batches);
+                        tail.next += 1;
+                    }
                 }
-                batches.extend(found.batches);
-                self.next += 1;
             }
             window = (window * 2).min(PARALLEL);
         }
+        *self = tail;
         Ok(batches)
     }
 
