@@ -245,7 +245,7 @@ pub enum WriteError {
         /// How many wait.
         frozen: usize,
     },
-    /// Too much waits on the local disk for the object store. Wait until some of it is published and try again.
+    /// Too much waits for the object store, tables or the log. Wait until some of it is there and try again.
     Behind {
         /// Bytes that wait.
         bytes: u64,
@@ -283,7 +283,7 @@ impl Display for WriteError {
                 write!(f, "{frozen} full memtables wait for a flush; try again when one is done")
             }
             WriteError::Behind { bytes, limit } => {
-                write!(f, "{bytes} bytes wait on the local disk for the object store, at most {limit} may")
+                write!(f, "{bytes} bytes wait for the object store, at most {limit} may")
             }
             WriteError::Batch(error) => error.fmt(f),
             WriteError::Memory(error) => write!(f, "no memory for a memtable: {error}"),

@@ -7,7 +7,7 @@ use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::path::Path;
 
-use crate::error::StorageError;
+use crate::error::{Corruption, StorageError};
 use crate::inspect::{LogFile, ManifestDump, TableFile};
 use crate::manifest::{Manifest, publish};
 use crate::object::{self, Names};
@@ -130,7 +130,12 @@ impl Bucket {
     pub async fn log(&self, epoch: u64, number: u64) -> Result<Option<LogFile>, StorageError> {
         let path = self.names.log(epoch, number);
         let Some(bytes) = object::get(&*self.objects, &path).await? else { return Ok(None) };
-        Ok(Some(LogFile::of(path.to_string(), bytes.to_vec())?))
+        let file = LogFile::of_object(path.to_string(), bytes.to_vec())?;
+        if (file.epoch(), file.slot()) != (epoch, number) {
+            let what = format!("the header is of epoch {}, number {}", file.epoch(), file.slot());
+            return Err(Corruption::new(path.as_ref(), 32, what).into());
+        }
+        Ok(Some(file))
     }
 
     /// The name of a table's object.

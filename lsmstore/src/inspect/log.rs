@@ -38,21 +38,25 @@ impl LogFile {
     /// Reads a segment, or a copy of an object.
     ///
     /// # Errors
-    /// [`StorageError`] if it cannot be read, a segment's header is damaged, or anything in an object is.
+    /// [`StorageError`] if it cannot be read or its header is damaged. A copy of an object that is damaged counts as a segment.
     pub fn open(path: &Path) -> Result<LogFile, StorageError> {
         Ok(LogFile::of(path.display().to_string(), read(path)?)?)
     }
 
     pub(super) fn of(name: String, bytes: Vec<u8>) -> Result<LogFile, Corruption> {
-        let end = match remote::records_end(&bytes) {
-            Some(end) => {
-                remote::decode(&name, &bytes)?;
-                end
-            }
-            None => bytes.len(),
-        };
         let segment = Segment::decode(&bytes).map_err(|(at, what)| Corruption::new(&name[..], at, what))?;
+        // A segment may end with what looks like a trailer.
+        let end = match remote::decode(&name, &bytes) {
+            Ok(_) => bytes.len() - remote::TRAILER,
+            Err(_) => bytes.len(),
+        };
         Ok(LogFile { name, bytes, end, segment })
+    }
+
+    /// Reads an object.
+    pub(super) fn of_object(name: String, bytes: Vec<u8>) -> Result<LogFile, Corruption> {
+        remote::decode(&name, &bytes)?;
+        LogFile::of(name, bytes)
     }
 
     /// Whether it is an object: those are whole.

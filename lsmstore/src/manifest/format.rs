@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::codec::{Reader, put_bytes, put_varint};
 use crate::error::Corruption;
+use crate::key::MAX_SEQUENCE;
 use crate::sstable::{TableId, TableRef};
 
 const MAGIC: &[u8; 8] = b"LSMMANI1";
@@ -233,6 +234,9 @@ fn read_body(reader: &mut Reader<'_>, nonce: Uuid) -> Option<Manifest> {
         }
         let mut section = Reader::new(bytes);
         manifest.remote = read_pairs(&mut section).filter(|_| section.is_empty())?;
+        if !manifest.remote.iter().all(|(_, number)| (1..=MAX_SEQUENCE).contains(number)) {
+            return None;
+        }
     }
     Some(manifest)
 }

@@ -2,6 +2,8 @@
 //!
 //! # Invariants
 //! * The newest manifest is passed over only if it is damaged and the owner named another one.
+//! * Where the newest manifest is damaged nobody knows where the log in the bucket of its epoch ends: that one is not fenced,
+//!   and its writer, should he live, learns of it with his next publication.
 //! * Whoever goes on with an older manifest holds it by a checkpoint until one of his own names its tables: a writer that
 //!   does not know yet that it is fenced may be collecting it.
 
@@ -30,7 +32,7 @@ pub(super) struct Start {
     /// The newest manifest, or the newest that can be read.
     pub(super) newest: Option<Manifest>,
     pub(super) base: Manifest,
-    /// The base is not the newest there was: what came behind it is left behind.
+    /// The owner chose a base that is not the newest there was, or to go on without the log: what came behind it is left behind.
     pub(super) older: bool,
     /// Holds the base.
     pub(super) hold: Option<Checkpoint>,
@@ -57,8 +59,9 @@ impl Opening<'_> {
         self.refuse_another(Some(&newest.manifest))?;
         let (base, held) = self.base(&newest).await?;
         self.check_log(&base)?;
-        // The local one of the same writer is ahead of what he published.
-        let older = held.is_some() || base.epoch != newest.epoch;
+        // The local one of the same writer is ahead of what he published, unless the folder is a copy.
+        let behind = base.epoch != newest.epoch || base.last_sequence < newest.manifest.last_sequence;
+        let older = held.is_some() || behind || (self.config.base.is_some() && self.config.accept_log_loss);
         let hold = match held {
             Some(number) => Some(self.hold(number, base.nonce).await.map_err(OpenError::Base)?),
             None => None,

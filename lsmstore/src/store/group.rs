@@ -33,7 +33,7 @@ pub enum Durability {
     Local,
     /// When it, and all that was written before it, is in the object store: it survives the loss of the machine. For stores
     /// with [`Config::remote_log`](crate::Config::remote_log). It is readable before that, and for as long as the object store
-    /// is away it waits; meanwhile others that do not ask for it go on.
+    /// is away it waits; others go on meanwhile, until 64 MiB of the log wait.
     Remote,
 }
 

@@ -185,10 +185,16 @@ impl Opening<'_> {
         next.log = kind(self.log);
         next.position = self.config.base_position.unwrap_or(next.position);
         let mut remote = RemoteLogs::of(newest.as_ref(), &next, older);
+        let refuse_log = |shipped: &[Logged], log: LogKind| match shipped.is_empty() || log == LogKind::Own {
+            true => Ok(()),
+            false => Err(OpenError::WrongLog { found: LogKind::Own.name(), expected: log.name() }),
+        };
         let mut shipped = remote.read(self, next.store_id).await?;
-        if !shipped.is_empty() && next.log != LogKind::Own {
-            let (found, expected) = (LogKind::Own.name(), next.log.name());
-            return Err(OpenError::WrongLog { found, expected });
+        refuse_log(&shipped, next.log)?;
+        if older {
+            // Whoever comes next must neither replay them nor have to end them.
+            remote.fence(self, next.store_id).await?;
+            next.remote.clear();
         }
         if next.log == LogKind::Own && self.config.remote_log {
             next.remote.push((next.epoch, 1));
@@ -221,9 +227,13 @@ impl Opening<'_> {
             self.mirror.clean(&tables_named(&next))?;
         }
         shipped.extend(remote.fence(self, next.store_id).await?);
+        refuse_log(&shipped, next.log)?;
         let logs = self.names.logs();
         let logged = remote::join(logged, shipped, held, logs.as_ref()).map_err(StorageError::Corrupt)?;
-        let publish = next.log == LogKind::Own && (remote.any() || (self.config.remote_log && !logged.is_empty()));
+        // Tables may hold more than the log of a replay that was cut off.
+        let ahead = next.levels.iter().flatten().any(|table| table.max_sequence > held);
+        let begins = self.config.remote_log && (ahead || !logged.is_empty());
+        let publish = next.log == LogKind::Own && (remote.any() || begins);
         let mut seed = [0; 8];
         self.env.random(&mut seed).map_err(StorageError::local("random bytes"))?;
         let own = match own {
@@ -258,7 +268,8 @@ impl Opening<'_> {
         if next.log != LogKind::Own || next.log_owner != here {
             let accept = self.config.accept_log_loss;
             // What was acknowledged as being in the object store is there.
-            let remote = next.remote.iter().any(|(epoch, _)| *epoch == next.epoch);
+            let remote = |(epoch, _): &(u64, u64)| next.remote.iter().any(|(shipped, _)| shipped == epoch);
+            let remote = !next.recover.is_empty() && next.recover.iter().all(remote);
             if exists && next.log == LogKind::Own && !next.clean && !accept && !remote {
                 return Err(OpenError::LogElsewhere { epoch: next.epoch });
             }

@@ -12,22 +12,15 @@ use uuid::Uuid;
 pub(super) struct RemoteLogs {
     /// By epoch.
     tails: Vec<Tail>,
-    /// They are replayed.
-    replayed: bool,
 }
 
 impl RemoteLogs {
-    /// Those that the newest manifest names, and those of the `base`, from where that has to be replayed. With an `older` base
-    /// they are fenced and not replayed.
+    /// Those that the `base` names, which is the newest manifest or the local one ahead of that. With an `older` base those of
+    /// the newest, which end where it says and are left behind.
     pub(super) fn of(newest: Option<&Manifest>, base: &Manifest, older: bool) -> RemoteLogs {
-        let mut tails: Vec<Tail> = base.remote.iter().map(|&(epoch, from)| Tail::new(epoch, from)).collect();
-        for &(epoch, from) in newest.iter().flat_map(|newest| &newest.remote) {
-            if !tails.iter().any(|tail| tail.epoch == epoch) {
-                tails.push(Tail::new(epoch, from));
-            }
-        }
-        tails.sort_by_key(|tail| tail.epoch);
-        RemoteLogs { tails, replayed: !older }
+        let named = newest.filter(|_| older).unwrap_or(base);
+        let tails = named.remote.iter().map(|&(epoch, from)| Tail::new(epoch, from, !older)).collect();
+        RemoteLogs { tails }
     }
 
     /// Whether there is any.
@@ -39,9 +32,11 @@ impl RemoteLogs {
     pub(super) async fn read(&mut self, opening: &Opening<'_>, store: Uuid) -> Result<Vec<Logged>, OpenError> {
         let mut logged = Vec::new();
         for tail in &mut self.tails {
-            logged.extend(tail.read(&**opening.objects, opening.names, store).await?);
+            let read = tail.read(&**opening.objects, opening.names, store).await;
+            logged.extend(read.map_err(told)?);
+            tail.refuse_hole(&**opening.objects, opening.names).await.map_err(told)?;
         }
-        Ok(if self.replayed { logged } else { Vec::new() })
+        Ok(logged)
     }
 
     /// Ends them; what came since they were read.
@@ -51,6 +46,19 @@ impl RemoteLogs {
             let nonce = nonce(&**opening.env).map_err(StorageError::local("random bytes"))?;
             logged.extend(tail.fence(&**opening.objects, opening.names, store, nonce).await?);
         }
-        Ok(if self.replayed { logged } else { Vec::new() })
+        Ok(logged)
+    }
+}
+
+/// Tells the way out of damage.
+fn told(error: StorageError) -> StorageError {
+    match error {
+        StorageError::Corrupt(mut corruption) => {
+            corruption.what += ". It holds acknowledged writes. Bring the object back (an older version of it, a copy of the \
+                                bucket); or open the store with Config::base set to the nonce of its newest manifest and \
+                                Config::accept_log_loss, which leaves behind what was written since";
+            StorageError::Corrupt(corruption)
+        }
+        other => other,
     }
 }

@@ -6,6 +6,7 @@
 //! for nothing. Several pieces may be on their way.
 //!
 //! # Invariants
+//! * Few pieces are asked for before the oldest is there ([`AHEAD`]), so that a hole is known for what it is.
 //! * Pieces hold the batches in the order of their numbers, and a flush seals: none holds batches from before and after it.
 //! * A piece is done for those who wait when it and all before it are in the object store as ours, or when a manifest
 //!   that is there holds what it holds.
@@ -21,15 +22,12 @@ use uuid::Uuid;
 
 use crate::env::nonce;
 use crate::error::{StorageError, Unusable, WriteError};
-use crate::manifest::publish;
 use crate::object::{self, Created};
 use crate::store::group::Answer;
 use crate::store::{Applied, Inner, lock};
 use crate::wal::record::Segment;
-use crate::wal::remote::{Piece, ours};
+use crate::wal::remote::{AHEAD, Piece, ours};
 
-/// Pieces that are on their way at a time.
-const PARALLEL: usize = 4;
 /// A piece of this size does not wait for the one that is on its way.
 const LARGE: usize = 256 << 10;
 /// Pieces do not become much larger, and so much is sent even if nobody waits.
@@ -79,10 +77,10 @@ impl State {
         if self.open.is_empty() {
             return Ok(());
         }
+        let nonce = nonce(&*inner.env)?;
         let segment = self.open.segment;
         let next = Piece::new(Segment { slot: segment.slot + 1, ..segment });
         let mut piece = std::mem::replace(&mut self.open, next);
-        let nonce = nonce(&*inner.env)?;
         piece.name(nonce);
         let (number, waiting) = (segment.slot, std::mem::take(&mut self.waiting));
         self.sealed.push_back(Sealed { number, nonce, bytes: piece.finish(), waiting, begun: false, done: false });
@@ -95,11 +93,14 @@ impl State {
         if wanted || self.open.len() >= LARGEST {
             self.seal(inner)?;
         }
+        let full = self.bytes() > MOST / 2;
         // Whoever waits for one waits for all before it.
-        let wanted = self.sealed.iter().rposition(|piece| !piece.waiting.is_empty() || piece.bytes.len() >= LARGEST);
+        let wanted =
+            self.sealed.iter().rposition(|piece| full || !piece.waiting.is_empty() || piece.bytes.len() >= LARGEST);
+        let ahead = self.sealed.front().map_or(0, |oldest| oldest.number + AHEAD);
         let mut due = Vec::new();
         for piece in self.sealed.iter_mut().take(wanted.map_or(0, |last| last + 1)).filter(|piece| !piece.begun) {
-            if self.on_their_way == PARALLEL {
+            if piece.number >= ahead {
                 break;
             }
             self.on_their_way += 1;
@@ -205,9 +206,8 @@ impl Inner {
         match created {
             Ok(Created::Ours) => {}
             Ok(Created::Theirs) => {
-                let published = lock(&self.manifest).number;
-                let newest = publish::newest_number(&*self.objects, &self.names, Some(published)).await;
-                let manifest = newest.ok().flatten().unwrap_or(published + 1);
+                // His manifest is the next one, or one behind it.
+                let manifest = lock(&self.manifest).number + 1;
                 self.poison(Unusable::Fenced { epoch: self.epoch, manifest });
             }
             Err(StorageError::Corrupt(corruption)) => {

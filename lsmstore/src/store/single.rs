@@ -66,7 +66,10 @@ impl Store {
                     self.flush_local(FlushOptions::default()).await.map_err(Box::new)?;
                 }
                 Err(WriteError::Behind { .. }) => {
-                    self.publish().await.map_err(Box::new)?;
+                    // What waits may be of the log, whose place tables take.
+                    if !self.publish().await.map_err(Box::new)? {
+                        self.flush().await.map_err(Box::new)?;
+                    }
                 }
                 done => return done,
             }

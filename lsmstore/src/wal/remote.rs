@@ -13,7 +13,10 @@
 //!
 //! # Invariants
 //! * A fence is never deleted: its name is what keeps a writer out who slept through everything else.
-//! * Objects before a fence were there when it was made, so none of them can be created anew by a write that is new.
+//! * Objects before a fence, from the one on that the newest manifest names, were there when it was made: none of them can be
+//!   created by a write that is new.
+//! * An object is asked for only while few before it are not there yet ([`AHEAD`]): one that is missing where a later one is
+//!   there is damage, and not the end.
 //! * An object is there as a whole or not at all: damage in one is an error, never an end.
 
 use bytes::Bytes;
@@ -29,10 +32,12 @@ use crate::object::{self, Created, Names};
 use crate::wal::record::{HEADER, Segment, read_record, write_record};
 use crate::wal::recover::Logged;
 
-const TRAILER: usize = 24;
+pub(crate) const TRAILER: usize = 24;
 const MAGIC: &[u8; 8] = b"LSMWEND1";
 /// Bytes of a fence; every other object of the log has more.
 pub(crate) const FENCE: usize = HEADER + TRAILER;
+/// When an object is asked for, the one so many before it is there.
+pub(crate) const AHEAD: u64 = 4;
 /// Objects that are read at a time, once one was there.
 const PARALLEL: usize = 8;
 
@@ -98,12 +103,6 @@ impl Found {
     }
 }
 
-/// Where the records of an object end; none if it is something else.
-#[cfg(feature = "ctl")]
-pub(crate) fn records_end(bytes: &[u8]) -> Option<usize> {
-    bytes.ends_with(MAGIC).then(|| bytes.len().saturating_sub(TRAILER))
-}
-
 /// Reads an object of the log and checks all of it.
 pub(crate) fn decode(name: &str, bytes: &[u8]) -> Result<Found, Corruption> {
     let bad = |at: usize, what: String| Corruption::new(name, at as u64, what);
@@ -150,11 +149,13 @@ pub(crate) struct Tail {
     /// The next object to be read, or the fence.
     pub(crate) next: u64,
     pub(crate) fenced: bool,
+    /// Its batches are wanted; else only its end is, and damage does not matter.
+    replayed: bool,
 }
 
 impl Tail {
-    pub(crate) fn new(epoch: u64, from: u64) -> Tail {
-        Tail { epoch, next: from, fenced: false }
+    pub(crate) fn new(epoch: u64, from: u64, replayed: bool) -> Tail {
+        Tail { epoch, next: from, fenced: false, replayed }
     }
 
     /// Reads on, to the fence or to what is there yet. A single request if nothing is. After an error it is where it was.
@@ -166,30 +167,34 @@ impl Tail {
     ) -> Result<Vec<Logged>, StorageError> {
         let (mut batches, mut window, mut tail) = (Vec::new(), 1, *self);
         'log: while !tail.fenced {
-            let epoch = tail.epoch;
+            let Tail { epoch, replayed, .. } = tail;
             let read = futures::stream::iter(tail.next..tail.next + window as u64)
                 .map(|number| async move {
                     let path = names.log(epoch, number);
                     let Some(bytes) = object::get(objects, &path).await? else { return Ok(None) };
-                    let found = decode(path.as_ref(), &bytes)?;
+                    let found = match decode(path.as_ref(), &bytes) {
+                        Ok(found) if replayed || found.is_fence() => found,
+                        Err(corruption) if replayed => return Err(corruption.into()),
+                        _ => return Ok(Some(None)),
+                    };
                     let Segment { store: of, epoch: in_epoch, slot, .. } = found.segment;
                     if (of, in_epoch, slot) != (store, epoch, number) {
                         let what = format!("the header is of store {of}, epoch {in_epoch}, number {slot}");
                         return Err(Corruption::new(path.as_ref(), 16, what).into());
                     }
-                    Ok::<_, StorageError>(Some(found))
+                    Ok::<_, StorageError>(Some(Some(found)))
                 })
                 .buffered(window);
-            let read: Vec<Option<Found>> = read.try_collect().await?;
+            let read: Vec<Option<Option<Found>>> = read.try_collect().await?;
             for found in read {
                 match found {
                     None => break 'log,
-                    Some(found) if found.is_fence() => {
+                    Some(Some(found)) if found.is_fence() => {
                         tail.fenced = true;
                         break;
                     }
                     Some(found) => {
-                        batches.extend(found.batches);
+                        batches.extend(found.into_iter().flat_map(|found| found.batches));
                         tail.next += 1;
                     }
                 }
@@ -198,6 +203,17 @@ impl Tail {
         }
         *self = tail;
         Ok(batches)
+    }
+
+    /// An error if what seems to be the end is none.
+    pub(crate) async fn refuse_hole(&self, objects: &dyn ObjectStore, names: &Names) -> Result<(), StorageError> {
+        let (missing, beyond) = (names.log(self.epoch, self.next), names.log(self.epoch, self.next + AHEAD));
+        let end = self.fenced || !self.replayed || !object::exists(objects, &beyond).await?;
+        // It may have come since it was looked for.
+        if end || object::exists(objects, &missing).await? {
+            return Ok(());
+        }
+        Err(Corruption::new(missing.as_ref(), 0, format!("it is missing, but {beyond} is there")).into())
     }
 
     /// Ends the log of the epoch behind what is there, and reads that.
@@ -215,6 +231,7 @@ impl Tail {
                 return Ok(batches);
             }
             let path = names.log(self.epoch, self.next);
+            self.refuse_hole(objects, names).await?;
             let fence = Piece::new(Segment { store, epoch: self.epoch, slot: self.next, nonce }).finish();
             let created = object::create(objects, &path, fence, |found| ours(path.as_ref(), found, nonce)).await?;
             self.fenced = created == Created::Ours;

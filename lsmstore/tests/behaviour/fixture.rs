@@ -20,8 +20,8 @@ use lsmstore::{
 };
 use object_store::path::Path as ObjectPath;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, PutMultipartOptions, PutOptions,
-    PutPayload, PutResult, Result,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStoreExt, PutMultipartOptions,
+    PutOptions, PutPayload, PutResult, Result,
 };
 
 pub struct Fixture {
@@ -37,6 +37,26 @@ impl Fixture {
     /// The same bucket, seen from another folder.
     pub fn elsewhere(&self) -> Fixture {
         Fixture { folder: tempfile::tempdir().unwrap(), objects: Arc::clone(&self.objects) }
+    }
+
+    /// Another bucket and folder with the same content.
+    pub async fn copy(&self) -> Fixture {
+        let other = Fixture::new();
+        let listed: Vec<_> = ObjectStore::list(&*self.objects, None).try_collect().await.unwrap();
+        for meta in listed {
+            let bytes = self.objects.get(&meta.location).await.unwrap().bytes().await.unwrap();
+            other.objects.put(&meta.location, bytes.into()).await.unwrap();
+        }
+        for dir in ["", "wal", "mirror"] {
+            std::fs::create_dir_all(other.folder().join(dir)).unwrap();
+            for entry in std::fs::read_dir(self.folder().join(dir)).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                if path.is_file() {
+                    std::fs::copy(&path, other.folder().join(dir).join(path.file_name().unwrap())).unwrap();
+                }
+            }
+        }
+        other
     }
 
     pub fn folder(&self) -> &Path {

@@ -2,9 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use futures::TryStreamExt;
 use lsmstore::{Batch, Durability, FlushOptions, LogChoice, OpenError, Store, WriteError};
-use object_store::{ObjectStore, ObjectStoreExt};
 
 use crate::fixture::{Fixture, get, puts};
 
@@ -22,26 +20,6 @@ fn segments(folder: &Path) -> Vec<PathBuf> {
     let mut found: Vec<_> = std::fs::read_dir(folder.join("wal")).unwrap().map(|entry| entry.unwrap().path()).collect();
     found.sort();
     found
-}
-
-/// Another bucket and folder with the same content.
-async fn copy(fixture: &Fixture) -> Fixture {
-    let other = Fixture::new();
-    let listed: Vec<_> = ObjectStore::list(&*fixture.objects, None).try_collect().await.unwrap();
-    for meta in listed {
-        let bytes = fixture.objects.get(&meta.location).await.unwrap().bytes().await.unwrap();
-        other.objects.put(&meta.location, bytes.into()).await.unwrap();
-    }
-    for dir in ["", "wal", "mirror"] {
-        std::fs::create_dir_all(other.folder().join(dir)).unwrap();
-        for entry in std::fs::read_dir(fixture.folder().join(dir)).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_file() {
-                std::fs::copy(&path, other.folder().join(dir).join(path.file_name().unwrap())).unwrap();
-            }
-        }
-    }
-    other
 }
 
 #[tokio::test]
@@ -112,7 +90,7 @@ async fn a_log_cut_at_any_byte_gives_a_prefix_of_the_batches() {
     let length = std::fs::metadata(segment).unwrap().len();
     let mut last = 0;
     for cut in 0..=length {
-        let copied = copy(&fixture).await;
+        let copied = fixture.copy().await;
         let path = copied.folder().join("wal").join(segment.file_name().unwrap());
         std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(cut).unwrap();
         let store = open(&copied).await;
@@ -143,7 +121,7 @@ async fn damage_in_what_was_synced_names_file_and_offset() {
     let bytes = std::fs::read(segment).unwrap();
     let record = (bytes.len() - 64) / 4;
     for at in 0..bytes.len() {
-        let copied = copy(&fixture).await;
+        let copied = fixture.copy().await;
         let path = copied.folder().join("wal").join(segment.file_name().unwrap());
         let mut changed = bytes.clone();
         changed[at] ^= 0x40;

@@ -255,17 +255,19 @@ async fn put_is_remote_where_the_log_is_and_elsewhere_remote_is_refused() {
 
 #[tokio::test]
 async fn a_damaged_or_missing_object_is_told_before_anything_is_taken_over() {
-    for cut in [None, Some(70)] {
+    for cut in [None, Some(0), Some(70)] {
         let fixture = Fixture::new();
         let store = open(&fixture).await;
-        write(&store, "a", Durability::Remote).await;
-        write(&store, "b", Durability::Remote).await;
-        write(&store, "c", Durability::Remote).await;
+        for key in ["a", "b", "d", "e", "f", "c"] {
+            write(&store, key, Durability::Remote).await;
+        }
+        let nonce = store.manifest().nonce;
         drop(store);
         let manifests = names(&fixture, "/manifest/").await.len();
         let second = names(&fixture, "/wal/").await.remove(1);
         let bytes = fixture.objects.get(&second).await.unwrap().bytes().await.unwrap();
         match cut {
+            Some(0) => fixture.objects.delete(&second).await.unwrap(),
             Some(at) => drop(fixture.objects.put(&second, bytes.slice(..at).into()).await.unwrap()),
             None => {
                 let mut changed = bytes.to_vec();
@@ -277,8 +279,13 @@ async fn a_damaged_or_missing_object_is_told_before_anything_is_taken_over() {
         let error = elsewhere.try_open(config(&elsewhere), LogChoice::Own).await.unwrap_err().to_string();
         assert!(error.contains(second.as_ref()), "{error}");
         assert_eq!(names(&fixture, "/manifest/").await.len(), manifests);
+        let without = fixture.copy().await.elsewhere();
         fixture.objects.put(&second, bytes.into()).await.unwrap();
         assert_eq!(get(&open(&elsewhere).await, "c").as_deref(), Some("1"));
+        // Or it is left behind, with what came after it.
+        let config = config(&without).base(nonce).accept_log_loss(true);
+        let store = without.open_with(config, LogChoice::Own).await;
+        assert_eq!((get(&store, "a"), get(&store, "c")), (None, None));
     }
 }
 
@@ -325,4 +332,78 @@ async fn a_store_goes_on_without_the_log_in_the_bucket() {
     let store = elsewhere.open_with(elsewhere.config(), LogChoice::Own).await;
     assert_eq!(get(&store, "a").as_deref(), Some("1"));
     assert_eq!(store.manifest().last_sequence, 1, "it is in the bucket's tables");
+}
+
+#[tokio::test]
+async fn an_older_manifest_leaves_the_log_behind_and_ends_it() {
+    let fixture = Fixture::new();
+    let old = open(&fixture).await;
+    write(&old, "a", Durability::Remote).await;
+    old.flush().await.unwrap();
+    let base = old.manifest().nonce;
+    for key in ["b", "c", "d"] {
+        write(&old, key, Durability::Remote).await;
+        old.flush().await.unwrap();
+    }
+    write(&old, "e", Durability::Remote).await;
+    // What the newest manifest holds was collected.
+    for name in names(&fixture, "/wal/").await.into_iter().take(4) {
+        fixture.objects.delete(&name).await.unwrap();
+    }
+    let elsewhere = fixture.elsewhere();
+    let new = elsewhere.open_with(config(&elsewhere).base(base), LogChoice::Own).await;
+    assert_eq!((get(&new, "a").as_deref(), get(&new, "b"), get(&new, "e")), (Some("1"), None, None));
+    let refused = old.write(puts(&[("f", "1")]), Durability::Remote).await;
+    assert!(matches!(refused, Err(WriteError::Unusable(Unusable::Fenced { .. }))), "{refused:?}");
+    write(&new, "g", Durability::Remote).await;
+    drop(new);
+    let third = fixture.elsewhere();
+    let store = open(&third).await;
+    assert_eq!((get(&store, "a").as_deref(), get(&store, "g").as_deref()), (Some("1"), Some("1")));
+    assert_eq!((get(&store, "b"), get(&store, "e")), (None, None), "they stay behind");
+}
+
+#[tokio::test]
+async fn writes_that_only_an_older_local_log_has_are_not_lost_in_silence() {
+    let fixture = Fixture::new();
+    let store = fixture.open_with(fixture.config(), LogChoice::Own).await;
+    write(&store, "a", Durability::Local).await;
+    drop(store);
+    // The next one keeps its log in the bucket, but does not get as far as putting there what it replayed.
+    fixture.objects.fail("/sst/", Fault::Before, usize::MAX);
+    loop {
+        match fixture.try_open(config(&fixture), LogChoice::Own).await {
+            Err(OpenError::InUse { .. }) => tokio::task::yield_now().await,
+            Err(OpenError::ReplayFlush(_)) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    fixture.objects.heal();
+    let elsewhere = fixture.elsewhere();
+    let refused = elsewhere.try_open(config(&elsewhere), LogChoice::Own).await;
+    assert!(matches!(refused, Err(OpenError::LogElsewhere { .. })), "{refused:?}");
+    assert_eq!(get(&open(&fixture).await, "a").as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn a_patient_writer_of_a_log_that_is_too_slow_waits_or_is_told_why() {
+    let fixture = Fixture::new();
+    let config = config(&fixture).memtable_bytes(128 << 20);
+    let store = fixture.open_with(config, LogChoice::Own).await;
+    fixture.objects.fail("/wal/", Fault::Before, usize::MAX);
+    let value = vec![7; 1 << 20];
+    for n in 0..80_u64 {
+        let mut batch = Batch::new();
+        batch.put(&n.to_be_bytes(), &value);
+        match store.write(batch, Durability::Local).await {
+            Ok(_) => {}
+            Err(WriteError::Behind { bytes, limit }) => {
+                assert!(bytes > limit && n > 60, "after {n} writes");
+                // Tables take the log's place.
+                store.flush().await.unwrap();
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(store.stats().refused_behind, 1);
 }
