@@ -55,6 +55,7 @@ mod config;
 mod env;
 mod error;
 pub mod fail;
+mod follow;
 mod gc;
 mod in_use;
 #[cfg(feature = "ctl")]
@@ -96,6 +97,7 @@ pub use env::{Env, EnvFile, SystemEnv};
 pub use error::{
     BatchError, Corruption, FlushError, LogError, OpenError, ReadError, StorageError, Unusable, ViewError, WriteError,
 };
+pub use follow::{FollowError, Follower, FollowerConfig, Snapshot, SnapshotScan, Staleness};
 pub use gc::{Garbage, GcError, GcKind, GcOptions, GcReport, Kept, KeptBecause, garbage};
 pub use in_use::{Held, InUse};
 pub use key::{MAX_KEY_BYTES, MAX_SEQUENCE, MAX_VALUE_BYTES};

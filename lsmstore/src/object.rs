@@ -12,6 +12,7 @@
 //! Everything is made by create-if-absent. "Already exists" does not mean that somebody else made it: clients retry
 //! requests that had taken effect, and some stores answer a conflict so. The object itself decides.
 
+use std::ops::Range;
 use std::path::Path as LocalPath;
 use std::sync::Arc;
 
@@ -223,4 +224,25 @@ pub(crate) async fn delete(objects: &dyn ObjectStore, paths: Vec<Path>) -> Resul
         }
     }
     Ok(())
+}
+
+/// Bytes of an object, from `range.start` on and below `range.end`, all of them.
+///
+/// # Errors
+/// [`StorageError::Missing`] if it is not there, damage if it is shorter.
+pub(crate) async fn get_range(
+    objects: &dyn ObjectStore,
+    path: &Path,
+    range: Range<u64>,
+) -> Result<Bytes, StorageError> {
+    let what = || format!("reading bytes {} to {} of {path}", range.start, range.end);
+    match objects.get_range(path, range.clone()).await {
+        Ok(bytes) if bytes.len() as u64 == range.end - range.start => Ok(bytes),
+        Ok(bytes) => {
+            let what = format!("{} bytes were expected and {} came", range.end - range.start, bytes.len());
+            Err(Corruption::new(path.as_ref(), range.start, what).into())
+        }
+        Err(object_store::Error::NotFound { .. }) => Err(StorageError::Missing { object: path.to_string() }),
+        Err(error) => Err(StorageError::object(what())(error)),
+    }
 }

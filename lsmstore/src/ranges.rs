@@ -59,6 +59,10 @@ pub(crate) struct Ranges {
 }
 
 impl Ranges {
+    pub(crate) const fn none() -> Ranges {
+        Ranges { sorted: Vec::new(), parts: Vec::new() }
+    }
+
     pub(crate) fn new(mut deletions: Vec<RangeDeletion>) -> Ranges {
         deletions.sort_unstable();
         let parts = vec![Part { furthest: 0, newest: 0 }; deletions.len()];

@@ -11,7 +11,7 @@ use crate::inspect::read;
 use crate::key::{self, DELETE, PUT, kind_of, sequence_of};
 use crate::sstable::block::{self, Block, Handle};
 use crate::sstable::footer::{Properties, named_id};
-use crate::sstable::read::Layout;
+use crate::sstable::layout::Layout;
 use crate::sstable::transcode::raw;
 use crate::sstable::{TableId, TableRef, filter};
 
@@ -74,7 +74,7 @@ impl TableFile {
             Some(id) => id,
             None => named_id(&bytes).ok_or_else(|| Corruption::new(&name[..], 0, "it is too short for a table"))?,
         };
-        let layout = Layout::read(&name, id, &bytes)?;
+        let layout = Layout::read(&name, id, &bytes[..])?;
         Ok(TableFile { name, id, bytes, layout })
     }
 
@@ -129,6 +129,8 @@ impl TableFile {
             max_sequence: found.max_sequence,
             entries: found.entries,
             deletions: found.deletions,
+            ranges: self.layout.ranges.len() as u64,
+            meta_len: self.len().saturating_sub(self.layout.meta),
         }
     }
 
@@ -138,15 +140,14 @@ impl TableFile {
     }
 
     fn place(&self, n: usize) -> Result<(&[u8], Handle), Corruption> {
-        let bad =
-            || Corruption::new(&self.name[..], self.layout.index.0 as u64, "an entry of the index makes no sense");
+        let bad = || Corruption::new(&self.name[..], self.layout.index_at, "an entry of the index makes no sense");
         self.layout.block(&self.bytes, n).ok_or_else(bad)
     }
 
     /// The versions of the n-th block.
     fn block(&self, n: usize) -> Result<Vec<TableEntry>, Corruption> {
         let (_, handle) = self.place(n)?;
-        let (payload, codec) = block::verified(&self.name, self.id, &self.bytes, handle)?;
+        let (payload, codec) = block::verified(&self.name, self.id, &self.bytes[..], handle)?;
         let payload: Cow<'_, [u8]> = match codec {
             block::RAW => Cow::Borrowed(payload),
             codec => Cow::Owned(raw(&self.name, handle.offset, payload, codec)?),
@@ -248,7 +249,7 @@ impl TableFile {
         }
         let said = &self.layout.properties;
         if checked.damage.is_empty() {
-            let meta = self.layout.meta as u64;
+            let meta = self.layout.meta;
             if expected != meta {
                 let what = "the blocks do not reach to the meta blocks";
                 checked.damage.push(Corruption::new(&self.name[..], expected, what));

@@ -20,7 +20,7 @@ use crate::key::MAX_SEQUENCE;
 use crate::sstable::{TableId, TableRef};
 
 const MAGIC: &[u8; 8] = b"LSMMANI1";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER: usize = 40;
 /// Largest body: what a damaged or hostile one may grow to.
 const MAX_BODY: u64 = 1 << 30;
@@ -177,7 +177,8 @@ fn put_table(body: &mut Vec<u8>, table: &TableRef) {
     }
     put_bytes(body, &table.min_key);
     put_bytes(body, &table.max_key);
-    for number in [table.min_sequence, table.max_sequence, table.entries, table.deletions] {
+    let counts = [table.entries, table.deletions, table.ranges, table.meta_len];
+    for number in [table.min_sequence, table.max_sequence].into_iter().chain(counts) {
         put_varint(body, number);
     }
 }
@@ -193,6 +194,8 @@ fn read_table(reader: &mut Reader<'_>) -> Option<TableRef> {
         max_sequence: reader.varint()?,
         entries: reader.varint()?,
         deletions: reader.varint()?,
+        ranges: reader.varint()?,
+        meta_len: reader.varint()?,
     };
     (table.min_key <= table.max_key).then_some(table)
 }
@@ -223,7 +226,7 @@ fn read_body(reader: &mut Reader<'_>, nonce: Uuid) -> Option<Manifest> {
     manifest.recover = read_pairs(reader)?;
     manifest.owner = reader.bytes()?.to_vec();
     for _ in 0..reader.count(1)? {
-        let tables = (0..reader.count(10)?).map(|_| read_table(reader)).collect::<Option<_>>()?;
+        let tables = (0..reader.count(12)?).map(|_| read_table(reader)).collect::<Option<_>>()?;
         manifest.levels.push(tables);
     }
     for _ in 0..reader.count(2)? {
@@ -257,6 +260,8 @@ mod tests {
             max_sequence: 9,
             entries: 9,
             deletions: 1,
+            ranges: 0,
+            meta_len: 150,
         }
     }
 

@@ -25,6 +25,26 @@ pub(crate) struct Handle {
     pub(crate) len: u32,
 }
 
+/// Bytes of a table's file from an offset on: all of it, or what was fetched of an object.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Piece<'a> {
+    pub(crate) offset: u64,
+    pub(crate) bytes: &'a [u8],
+}
+
+impl<'a> From<&'a [u8]> for Piece<'a> {
+    fn from(file: &'a [u8]) -> Piece<'a> {
+        Piece { offset: 0, bytes: file }
+    }
+}
+
+impl Piece<'_> {
+    /// Offset of its end in the file.
+    pub(crate) fn end(&self) -> u64 {
+        self.offset + self.bytes.len() as u64
+    }
+}
+
 fn crc(id: TableId, offset: u64, parts: [&[u8]; 2]) -> u32 {
     let mut seed = [0; 24];
     seed[..8].copy_from_slice(&id.epoch.to_le_bytes());
@@ -41,9 +61,9 @@ pub(crate) fn frame(id: TableId, offset: u64, payload: &[u8], codec: u8) -> [u8;
 }
 
 /// Finds a framed block in a file: payload, codec, CRC. Nothing but the bounds is checked.
-pub(crate) fn unframe(file: &[u8], handle: Handle) -> Option<(&[u8], u8, u32)> {
-    let start = usize::try_from(handle.offset).ok()?;
-    let framed = file.get(start..start.checked_add(handle.len as usize)?)?;
+pub(crate) fn unframe<'a>(file: Piece<'a>, handle: Handle) -> Option<(&'a [u8], u8, u32)> {
+    let start = usize::try_from(handle.offset.checked_sub(file.offset)?).ok()?;
+    let framed = file.bytes.get(start..start.checked_add(handle.len as usize)?)?;
     let payload = framed.len().checked_sub(FRAME)?;
     Some((&framed[..payload], framed[payload], u32_at(framed, payload + 1)?))
 }
@@ -52,14 +72,15 @@ pub(crate) fn unframe(file: &[u8], handle: Handle) -> Option<(&[u8], u8, u32)> {
 pub(crate) fn verified<'a>(
     name: &str,
     id: TableId,
-    file: &'a [u8],
+    file: impl Into<Piece<'a>>,
     handle: Handle,
 ) -> Result<(&'a [u8], u8), Corruption> {
+    let file = file.into();
     let Some((payload, codec, stored)) = unframe(file, handle) else {
         return Err(Corruption::new(
             name,
             handle.offset,
-            format!("a block of {} bytes reaches beyond the {} of the file", handle.len, file.len()),
+            format!("a block of {} bytes reaches beyond the {} of the file", handle.len, file.end()),
         ));
     };
     let computed = crc(id, handle.offset, [payload, &[codec]]);

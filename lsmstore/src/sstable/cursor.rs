@@ -1,12 +1,13 @@
 //! A place in a run of tables, moved in both directions. Shows every version.
 //!
 //! A run is a list of tables whose user keys ascend without overlap: a level, or one table of L0. The cursor owns what
-//! it walks and keeps offsets only; the key is rebuilt in one buffer, values stay where they are.
+//! it walks and keeps offsets only; the key is rebuilt in one buffer, values stay where they are. A move that needs a block
+//! which is not at hand fails; the cursor is to be sought to a place again when it is there.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use crate::error::Corruption;
+use crate::error::{Corruption, Fault};
 use crate::key;
 use crate::sstable::block::Block;
 use crate::sstable::read::{Table, seek_restart_number};
@@ -19,7 +20,7 @@ pub(crate) struct RunCursor {
     /// Number of the table; the length of the run when it stands nowhere.
     table: usize,
     block: usize,
-    /// The current block: where its payload starts in the file, its length, its entries' end, its restarts.
+    /// The current block: where its payload starts for the table, its length, its entries' end, its restarts.
     start: usize,
     length: usize,
     entries: usize,
@@ -35,9 +36,21 @@ pub(crate) struct RunCursor {
 /// Where a value stands in a run.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct ValueAt {
-    table: usize,
+    table: u32,
+    block: u32,
     start: usize,
     end: usize,
+}
+
+/// The current block of a cursor.
+#[derive(Clone, Copy)]
+struct Shape {
+    table: usize,
+    block: usize,
+    start: usize,
+    length: usize,
+    entries: usize,
+    restarts: usize,
 }
 
 impl RunCursor {
@@ -63,6 +76,11 @@ impl RunCursor {
         self.table < self.run.len()
     }
 
+    /// The table and the block where it stands.
+    pub(crate) fn place(&self) -> Option<(usize, usize)> {
+        self.valid().then_some((self.table, self.block))
+    }
+
     /// Key and tag of the current version.
     #[inline]
     pub(crate) fn entry(&self) -> (&[u8], u64) {
@@ -76,19 +94,20 @@ impl RunCursor {
 
     #[inline]
     pub(crate) fn value(&self) -> ValueAt {
-        ValueAt { table: self.table, start: self.start + self.value.0, end: self.start + self.value.1 }
+        let (table, block) = (self.table as u32, self.block as u32);
+        ValueAt { table, block, start: self.start + self.value.0, end: self.start + self.value.1 }
     }
 
     #[inline]
     pub(crate) fn value_at(&self, at: ValueAt) -> &[u8] {
-        self.run.get(at.table).and_then(|table| table.bytes().get(at.start..at.end)).unwrap_or(&[])
+        self.run.get(at.table as usize).map_or(&[], |table| table.slice(at.block as usize, at.start, at.end))
     }
 
     fn nowhere(&mut self) {
         self.table = self.run.len();
     }
 
-    fn load(&mut self, table: usize, block: usize) -> Result<(), Corruption> {
+    fn load(&mut self, table: usize, block: usize) -> Result<(), Fault> {
         let (loaded, start) = self.run[table].block(block)?;
         (self.length, self.entries, self.restarts) = (loaded.len(), loaded.entries, loaded.restarts);
         self.start = start;
@@ -101,27 +120,29 @@ impl RunCursor {
     }
 
     #[inline]
-    fn current(run: &Run, (table, start, length, entries, restarts): (usize, usize, usize, usize, usize)) -> Block<'_> {
-        let payload = run[table].bytes().get(start..start + length).unwrap_or(&[]);
-        Block::known(payload, entries, restarts)
+    fn current(run: &Run, shape: Shape) -> Block<'_> {
+        let payload = run[shape.table].slice(shape.block, shape.start, shape.start + shape.length);
+        Block::known(payload, shape.entries, shape.restarts)
     }
 
-    fn shape(&self) -> (usize, usize, usize, usize, usize) {
-        (self.table, self.start, self.length, self.entries, self.restarts)
+    #[inline]
+    fn shape(&self) -> Shape {
+        let RunCursor { table, block, start, length, entries, restarts, .. } = *self;
+        Shape { table, block, start, length, entries, restarts }
     }
 
     #[cold]
     fn cut(&self) -> Corruption {
-        self.run[self.table].bad((self.start + self.at) as u64, "an entry of a block makes no sense")
+        self.run[self.table].bad(self.block, self.start + self.at, "an entry of a block makes no sense")
     }
 
     /// Reads the entry at `self.next`, which continues the key in the buffer.
     #[inline]
-    fn step(&mut self) -> Result<(), Corruption> {
+    fn step(&mut self) -> Result<(), Fault> {
         let shape = self.shape();
         let block = RunCursor::current(&self.run, shape);
         let Some(entry) = block.entry(self.next).filter(|entry| entry.shared <= self.key.len()) else {
-            return Err(self.cut());
+            return Err(self.cut().into());
         };
         self.key.truncate(entry.shared);
         self.key.extend_from_slice(block.bytes(entry.suffix));
@@ -133,10 +154,10 @@ impl RunCursor {
     }
 
     /// To the first entry behind the current block, or nowhere.
-    fn next_block(&mut self) -> Result<(), Corruption> {
+    fn next_block(&mut self) -> Result<(), Fault> {
         loop {
             let (mut table, mut block) = (self.table, self.block + 1);
-            if block >= self.run[table].layout.blocks {
+            if block >= self.run[table].blocks()? {
                 (table, block) = (table + 1, 0);
             }
             if table >= self.run.len() {
@@ -151,14 +172,14 @@ impl RunCursor {
     }
 
     #[inline]
-    pub(crate) fn next(&mut self) -> Result<(), Corruption> {
+    pub(crate) fn next(&mut self) -> Result<(), Fault> {
         if !self.valid() {
             return Ok(());
         }
         if self.next < self.entries { self.step() } else { self.next_block() }
     }
 
-    pub(crate) fn first(&mut self) -> Result<(), Corruption> {
+    pub(crate) fn first(&mut self) -> Result<(), Fault> {
         if self.run.is_empty() {
             return Ok(());
         }
@@ -166,19 +187,19 @@ impl RunCursor {
         if self.entries > 0 { self.step() } else { self.next_block() }
     }
 
-    pub(crate) fn last(&mut self) -> Result<(), Corruption> {
+    pub(crate) fn last(&mut self) -> Result<(), Fault> {
         let Some(table) = self.run.len().checked_sub(1) else { return Ok(()) };
-        self.last_of(table, self.run[table].layout.blocks - 1)
+        self.last_of(table, self.run[table].blocks()? - 1)
     }
 
-    fn last_of(&mut self, table: usize, block: usize) -> Result<(), Corruption> {
+    fn last_of(&mut self, table: usize, block: usize) -> Result<(), Fault> {
         self.load(table, block)?;
         let end = self.entries;
         self.entry_before(end)
     }
 
     /// To the entry of the current block that ends at `end`.
-    fn entry_before(&mut self, end: usize) -> Result<(), Corruption> {
+    fn entry_before(&mut self, end: usize) -> Result<(), Fault> {
         let block = RunCursor::current(&self.run, self.shape());
         let (mut low, mut high) = (0, self.restarts);
         while high - low > 1 {
@@ -186,15 +207,15 @@ impl RunCursor {
             match block.restart(middle) {
                 Some(at) if at < end => low = middle,
                 Some(_) => high = middle,
-                None => return Err(self.cut()),
+                None => return Err(self.cut().into()),
             }
         }
-        let Some(restart) = block.restart(low) else { return Err(self.cut()) };
+        let Some(restart) = block.restart(low) else { return Err(self.cut().into()) };
         self.next = restart;
         self.key.clear();
         loop {
             if self.next >= end {
-                return Err(self.cut());
+                return Err(self.cut().into());
             }
             self.step()?;
             if self.next == end {
@@ -203,7 +224,7 @@ impl RunCursor {
         }
     }
 
-    pub(crate) fn prev(&mut self) -> Result<(), Corruption> {
+    pub(crate) fn prev(&mut self) -> Result<(), Fault> {
         if !self.valid() {
             return Ok(());
         }
@@ -214,7 +235,7 @@ impl RunCursor {
             return self.last_of(self.table, self.block - 1);
         }
         match self.table.checked_sub(1) {
-            Some(table) => self.last_of(table, self.run[table].layout.blocks - 1),
+            Some(table) => self.last_of(table, self.run[table].blocks()? - 1),
             None => {
                 self.nowhere();
                 Ok(())
@@ -223,14 +244,14 @@ impl RunCursor {
     }
 
     /// To the first version at or behind (key, tag).
-    pub(crate) fn seek(&mut self, key: &[u8], tag: u64) -> Result<(), Corruption> {
+    pub(crate) fn seek(&mut self, key: &[u8], tag: u64) -> Result<(), Fault> {
         let table = self.run.partition_point(|table| table.info.max_key[..] < *key);
         if table >= self.run.len() {
             self.nowhere();
             return Ok(());
         }
         let block = self.run[table].find(key)?;
-        if block >= self.run[table].layout.blocks {
+        if block >= self.run[table].blocks()? {
             // Behind its last entry there are only deleted ranges.
             if table + 1 == self.run.len() {
                 self.nowhere();
@@ -252,7 +273,7 @@ impl RunCursor {
     }
 
     /// To the last version before (key, tag), or to the last of all.
-    pub(crate) fn seek_before(&mut self, target: Option<(&[u8], u64)>) -> Result<(), Corruption> {
+    pub(crate) fn seek_before(&mut self, target: Option<(&[u8], u64)>) -> Result<(), Fault> {
         let Some((key, tag)) = target else { return self.last() };
         self.seek(key, tag)?;
         if self.valid() { self.prev() } else { self.last() }

@@ -9,7 +9,7 @@
 use crate::codec::{Reader, put_bytes, put_varint};
 use crate::error::Corruption;
 use crate::sstable::TableId;
-use crate::sstable::block::Handle;
+use crate::sstable::block::{Handle, Piece};
 
 pub(crate) const FOOTER: usize = 96;
 const MAGIC: &[u8; 8] = b"LSMSTOR1";
@@ -45,12 +45,12 @@ impl Footer {
     }
 
     /// Reads the footer at the end of `file`, which must be of table `id`.
-    pub(crate) fn decode(name: &str, id: TableId, file: &[u8]) -> Result<Footer, Corruption> {
-        let start = file.len().saturating_sub(FOOTER);
-        let bad = |at: usize, what: String| Corruption::new(name, (start + at) as u64, what);
-        let bytes = &file[start..];
+    pub(crate) fn decode(name: &str, id: TableId, file: Piece<'_>) -> Result<Footer, Corruption> {
+        let start = file.bytes.len().saturating_sub(FOOTER);
+        let bad = |at: usize, what: String| Corruption::new(name, file.offset + (start + at) as u64, what);
+        let bytes = &file.bytes[start..];
         if bytes.len() < FOOTER {
-            return Err(bad(0, format!("{} bytes are too few for a table", file.len())));
+            return Err(bad(0, format!("{} bytes are too few for a table", file.bytes.len())));
         }
         if &bytes[88..] != MAGIC {
             return Err(bad(88, "the magic LSMSTOR1 is not at the end".into()));

@@ -21,6 +21,8 @@ pub(crate) mod block;
 pub(crate) mod cursor;
 pub(crate) mod filter;
 pub(crate) mod footer;
+pub(crate) mod layout;
+pub(crate) mod lazy;
 pub(crate) mod read;
 pub(crate) mod transcode;
 pub(crate) mod write;
@@ -63,6 +65,10 @@ pub struct TableRef {
     pub entries: u64,
     /// Deletions in it, and range deletions, which are no versions.
     pub deletions: u64,
+    /// Range deletions in it.
+    pub ranges: u64,
+    /// Bytes behind its data blocks, the same in mirror and object: who has them can find any block of the object.
+    pub meta_len: u64,
 }
 
 impl TableRef {

@@ -1,7 +1,9 @@
-//! Reads a table: point reads and the index, over the bytes of a mapped mirror file.
+//! Reads a table: point reads, and blocks for cursors, over a mapped mirror file or what was fetched of an object.
 //!
-//! Footer and meta blocks are verified when the file is mapped, data blocks when they are first read after that: what a
-//! disk changed meanwhile is found by every process that reads it, and costs each of them one pass over what it reads.
+//! Of a mapped file, footer and meta blocks are verified when it is mapped, data blocks when they are first read after that:
+//! what a disk changed meanwhile is found by every process that reads it, and costs each of them one pass over what it reads.
+//! Of an object, everything is verified as it comes; what has not come yet is [`Absent`](crate::error::Absent), which no
+//! reader here waits for.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,101 +11,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use kriya_region::Region;
 
-use crate::codec::{Reader, u32_at};
 use crate::env::Env;
-use crate::error::Corruption;
+use crate::error::{Corruption, Fault};
 use crate::in_use::Held;
 use crate::key::{self, sequence_of};
 use crate::memtable::Version;
 use crate::prefetch::{LINE, prefetch};
 use crate::ranges::Ranges;
-use crate::sstable::block::{self, Block, Handle, RAW};
-use crate::sstable::footer::{Footer, Properties};
-use crate::sstable::{TableId, TableRef, filter};
-
-/// The parts of a table's bytes, checked once. Borrows nothing: offsets only.
-#[derive(Clone, Debug)]
-pub(crate) struct Layout {
-    pub(crate) filter: (usize, usize),
-    pub(crate) index: (usize, usize),
-    pub(crate) blocks: usize,
-    /// End of the data blocks.
-    pub(crate) meta: usize,
-    pub(crate) properties: Properties,
-    pub(crate) ranges: Ranges,
-    /// The encoded properties, which later versions may have made longer.
-    pub(crate) properties_at: (usize, usize),
-}
-
-impl Layout {
-    /// Reads footer and meta blocks of table `id`, checking their CRCs.
-    pub(crate) fn read(name: &str, id: TableId, file: &[u8]) -> Result<Layout, Corruption> {
-        let footer = Footer::decode(name, id, file)?;
-        let bad = |at: u64, what: &str| Corruption::new(name, at, what);
-        let part = |handle: Handle| {
-            let (payload, codec) = block::verified(name, id, file, handle)?;
-            if codec != RAW {
-                return Err(bad(handle.offset, "a meta block is compressed"));
-            }
-            Ok((handle.offset as usize, handle.offset as usize + payload.len()))
-        };
-        let (filter, index, properties_at) = (part(footer.filter)?, part(footer.index)?, part(footer.properties)?);
-        if !filter::check(&file[filter.0..filter.1]) {
-            return Err(bad(footer.filter.offset, "the filter is of an unknown kind or length"));
-        }
-        let properties = Properties::decode(&file[properties_at.0..properties_at.1])
-            .ok_or_else(|| bad(footer.properties.offset, "the properties are cut off"))?;
-        let payload = &file[index.0..index.1];
-        let blocks = payload
-            .len()
-            .checked_sub(4)
-            .and_then(|tail| {
-                let blocks = u32_at(payload, tail)? as usize;
-                (blocks > 0 && blocks.checked_mul(4)? <= tail).then_some(blocks)
-            })
-            .ok_or_else(|| bad(footer.index.offset, "the index is empty or cut off"))?;
-        let ranges = match footer.ranges {
-            Some(handle) => {
-                let (start, end) = part(handle)?;
-                Ranges::decode(&file[start..end])
-                    .ok_or_else(|| bad(handle.offset, "the range deletions make no sense"))?
-            }
-            None => Ranges::default(),
-        };
-        let meta = usize::try_from(footer.meta).ok().filter(|&meta| meta <= filter.0);
-        let meta = meta.ok_or_else(|| bad(footer.meta, "the meta blocks begin behind the filter"))?;
-        Ok(Layout { filter, index, blocks, meta, properties, ranges, properties_at })
-    }
-
-    /// Separator and place of the n-th block; `None` if the index makes no sense there.
-    #[inline]
-    pub(crate) fn block<'a>(&self, file: &'a [u8], n: usize) -> Option<(&'a [u8], Handle)> {
-        let index = file.get(self.index.0..self.index.1)?;
-        let offsets = index.len().checked_sub(4 + 4 * self.blocks)?;
-        if n >= self.blocks {
-            return None;
-        }
-        let at = u32_at(index, offsets + 4 * n)? as usize;
-        let mut reader = Reader::new(index.get(at..offsets)?);
-        let separator = reader.bytes()?;
-        Some((separator, Handle { offset: reader.u64()?, len: reader.u32()? }))
-    }
-
-    /// The first block that can hold versions of `key` or of keys behind it; `blocks` if there is none.
-    #[inline]
-    pub(crate) fn find(&self, file: &[u8], key: &[u8]) -> Option<usize> {
-        let (mut low, mut high) = (0, self.blocks);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if self.block(file, middle)?.0 < key {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        Some(low)
-    }
-}
+use crate::sstable::block::{self, Block, Piece, RAW};
+use crate::sstable::layout::Layout;
+use crate::sstable::lazy::Lazy;
+use crate::sstable::{TableRef, filter};
 
 /// The file of a mapped table, in the store that it belongs to.
 pub(crate) struct MirrorFile {
@@ -112,18 +30,36 @@ pub(crate) struct MirrorFile {
     pub(crate) _held: Held,
 }
 
-/// A mapped table. Dropped by its last holder after it became obsolete, it removes its file.
+/// A table that is read. Dropped by its last holder after it became obsolete, one with a mirror removes its file.
 pub(crate) struct Table {
     pub(crate) info: TableRef,
     name: String,
-    region: Arc<Region>,
-    pub(crate) layout: Layout,
+    body: Body,
     /// Length of its object, 0 while it has none: `info` says what was known when the table was opened.
     object_len: AtomicU64,
     obsolete: AtomicBool,
+}
+
+/// Where its bytes are.
+enum Body {
+    Mapped(Mapped),
+    Lazy(Lazy),
+}
+
+struct Mapped {
+    region: Arc<Region>,
+    layout: Layout,
     /// A bit for each block whose checksum was found right since the file was mapped.
     verified: Box<[AtomicU64]>,
     file: Option<MirrorFile>,
+}
+
+impl Mapped {
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        // `Table::open` refused regions without file bytes.
+        self.region.file_bytes().unwrap_or(&[])
+    }
 }
 
 impl std::fmt::Debug for Table {
@@ -144,26 +80,38 @@ impl Table {
             return Err(Corruption::new(name, 0, what));
         }
         let layout = Layout::read(&name, info.id, bytes)?;
-        let found = &layout.properties;
-        if found.min_key != info.min_key
-            || found.max_key != info.max_key
-            || (found.min_sequence, found.max_sequence) != (info.min_sequence, info.max_sequence)
-            || (found.entries, found.deletions) != (info.entries, info.deletions)
-        {
-            return Err(Corruption::new(
-                name,
-                layout.meta as u64,
-                "the properties are not those that the manifest names",
-            ));
-        }
-        let object_len = AtomicU64::new(info.object_len);
+        layout.check(&name, &info, bytes.len() as u64)?;
         let verified = (0..layout.blocks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        Ok(Table { info, name, region, layout, object_len, obsolete: AtomicBool::new(false), verified, file })
+        Ok(Table::new(info, name, Body::Mapped(Mapped { region, layout, verified, file })))
+    }
+
+    /// A table in an object called `name`, of which there is what `lazy` holds.
+    pub(crate) fn of_object(info: TableRef, name: String, lazy: Lazy) -> Table {
+        Table::new(info, name, Body::Lazy(lazy))
+    }
+
+    fn new(info: TableRef, name: String, body: Body) -> Table {
+        Table { object_len: AtomicU64::new(info.object_len), obsolete: AtomicBool::new(false), info, name, body }
+    }
+
+    /// What was fetched of it, if it is not mapped.
+    pub(crate) fn lazy(&self) -> Option<&Lazy> {
+        match &self.body {
+            Body::Mapped(_) => None,
+            Body::Lazy(lazy) => Some(lazy),
+        }
+    }
+
+    /// Its file, or its object.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Every block was found right a moment ago: none is verified again.
     pub(crate) fn trust(&self) {
-        self.verified.iter().for_each(|bits| bits.store(u64::MAX, Ordering::Relaxed));
+        if let Body::Mapped(mapped) = &self.body {
+            mapped.verified.iter().for_each(|bits| bits.store(u64::MAX, Ordering::Relaxed));
+        }
     }
 
     /// Whether it is the table that this tells of. Whether that knew of an object does not matter.
@@ -183,7 +131,10 @@ impl Table {
 
     /// Where its mirror is, for people.
     pub(crate) fn place(&self) -> String {
-        self.file.as_ref().map_or_else(|| self.name.clone(), |file| file.path.display().to_string())
+        match &self.body {
+            Body::Mapped(Mapped { file: Some(file), .. }) => file.path.display().to_string(),
+            _ => self.name.clone(),
+        }
     }
 
     /// No view made from now on will name it.
@@ -191,87 +142,135 @@ impl Table {
         self.obsolete.store(true, Ordering::Release);
     }
 
-    #[inline]
+    /// The whole mirror file; nothing of a table that has none.
     pub(crate) fn bytes(&self) -> &[u8] {
-        // `open` refused regions without file bytes.
-        self.region.file_bytes().unwrap_or(&[])
+        match &self.body {
+            Body::Mapped(mapped) => mapped.bytes(),
+            Body::Lazy(_) => &[],
+        }
     }
 
+    /// Its layout, and the bytes that this tells the places of.
+    #[inline]
+    pub(crate) fn layout(&self) -> Result<(&Layout, &[u8]), Fault> {
+        match &self.body {
+            Body::Mapped(mapped) => Ok((&mapped.layout, mapped.bytes())),
+            Body::Lazy(lazy) => lazy.layout(self.info.id),
+        }
+    }
+
+    /// Number of its data blocks.
+    #[inline]
+    pub(crate) fn blocks(&self) -> Result<usize, Fault> {
+        Ok(self.layout()?.0.blocks)
+    }
+
+    /// Part of a block's payload that [`Table::block`] found, or of all that follows it in a mirror file.
+    #[inline]
+    pub(crate) fn slice(&self, block: usize, start: usize, end: usize) -> &[u8] {
+        let bytes = match &self.body {
+            Body::Mapped(mapped) => mapped.bytes(),
+            Body::Lazy(lazy) => lazy.payload(block),
+        };
+        bytes.get(start..end).unwrap_or(&[])
+    }
+
+    /// The error for what stands at a place that [`Table::slice`] knows.
     #[cold]
-    pub(crate) fn bad(&self, at: u64, what: &str) -> Corruption {
-        Corruption::new(self.name.clone(), at, what)
-    }
-
-    fn filter(&self) -> &[u8] {
-        let (start, end) = self.layout.filter;
-        self.bytes().get(start..end).unwrap_or(&[])
+    pub(crate) fn bad(&self, block: usize, at: usize, what: &str) -> Corruption {
+        let begin = match &self.body {
+            Body::Mapped(_) => 0,
+            Body::Lazy(_) => {
+                let handle = self.layout().ok().and_then(|(layout, bytes)| layout.block(bytes, block));
+                handle.map_or(0, |(_, handle)| handle.offset)
+            }
+        };
+        Corruption::new(self.name.clone(), begin + at as u64, what)
     }
 
     /// Whether versions of a key with this hash may be here.
     #[inline]
-    pub(crate) fn may_hold(&self, hash: u64) -> bool {
-        filter::may_hold(self.filter(), hash)
+    pub(crate) fn may_hold(&self, hash: u64) -> Result<bool, Fault> {
+        let (layout, bytes) = self.layout()?;
+        Ok(filter::may_hold(bytes.get(layout.filter.0..layout.filter.1).unwrap_or(&[]), hash))
     }
 
     /// Asks for the memory that [`Table::may_hold`] will read: seldom at hand, and other tables are asked as well.
     #[inline]
     pub(crate) fn prefetch_filter(&self, hash: u64) {
-        let filter = self.filter();
+        let Ok((layout, bytes)) = self.layout() else { return };
+        let filter = bytes.get(layout.filter.0..layout.filter.1).unwrap_or(&[]);
         let at = filter::place_of(filter, hash);
         prefetch(filter, at);
         // A line of the filter is not one of memory: the header shifts it.
         prefetch(filter, at + LINE - 1);
     }
 
-    /// The n-th data block and where it stands. Its checksum is verified when it is asked for first.
+    /// The n-th data block and where it begins for [`Table::slice`]. In a mirror its checksum is verified when it is asked
+    /// for first.
     #[inline]
-    pub(crate) fn block(&self, n: usize) -> Result<(Block<'_>, usize), Corruption> {
-        let file = self.bytes();
-        let Some((_, handle)) = self.layout.block(file, n) else {
-            return Err(self.bad(self.layout.index.0 as u64, "an entry of the index makes no sense"));
+    pub(crate) fn block(&self, n: usize) -> Result<(Block<'_>, usize), Fault> {
+        let mapped = match &self.body {
+            Body::Mapped(mapped) => mapped,
+            Body::Lazy(lazy) => return Ok((lazy.block(self.info.id, n)?, 0)),
+        };
+        let file = mapped.bytes();
+        let Some((_, handle)) = mapped.layout.block(file, n) else {
+            return Err(mapped.layout.bad_index(&self.name).into());
         };
         let bit = 1 << (n % 64);
-        let known = self.verified.get(n / 64).is_some_and(|bits| bits.load(Ordering::Relaxed) & bit != 0);
+        let known = mapped.verified.get(n / 64).is_some_and(|bits| bits.load(Ordering::Relaxed) & bit != 0);
         if !known {
             block::verified(&self.name, self.info.id, file, handle)?;
-            if let Some(bits) = self.verified.get(n / 64) {
+            if let Some(bits) = mapped.verified.get(n / 64) {
                 bits.fetch_or(bit, Ordering::Relaxed);
             }
         }
-        match block::unframe(file, handle) {
+        let bad = |what: &str| Corruption::new(self.name.clone(), handle.offset, what);
+        match block::unframe(Piece::from(file), handle) {
             Some((payload, RAW, _)) => match Block::new(payload) {
                 Some(block) => Ok((block, handle.offset as usize)),
-                None => Err(self.bad(handle.offset, "the tail of a block makes no sense")),
+                None => Err(bad("the tail of a block makes no sense").into()),
             },
-            Some(_) => Err(self.bad(handle.offset, "a block of a mirror is compressed")),
-            None => Err(self.bad(handle.offset, "a block reaches beyond the file")),
+            Some(_) => Err(bad("a block of a mirror is compressed").into()),
+            None => Err(bad("a block reaches beyond the file").into()),
         }
     }
 
-    pub(crate) fn find(&self, key: &[u8]) -> Result<usize, Corruption> {
-        let found = self.layout.find(self.bytes(), key);
-        found.ok_or_else(|| self.bad(self.layout.index.0 as u64, "an entry of the index makes no sense"))
+    /// The first block that can hold versions of `key` or of keys behind it; the number of blocks if there is none.
+    pub(crate) fn find(&self, key: &[u8]) -> Result<usize, Fault> {
+        let (layout, bytes) = self.layout()?;
+        layout.find(bytes, key).ok_or_else(|| layout.bad_index(&self.name).into())
     }
 
     /// Its range deletions.
     #[inline]
+    pub(crate) fn known_ranges(&self) -> Result<&Ranges, Fault> {
+        Ok(&self.layout()?.0.ranges)
+    }
+
+    /// The range deletions of a mapped table; those of another are not asked for in this way.
+    #[inline]
     pub(crate) fn ranges(&self) -> &Ranges {
-        &self.layout.ranges
+        match &self.body {
+            Body::Mapped(mapped) => &mapped.layout.ranges,
+            Body::Lazy(lazy) => lazy.ranges(),
+        }
     }
 
     /// The newest version of `key` at or below `sequence`; range deletions are not looked at.
-    pub(crate) fn get(&self, key: &[u8], sequence: u64) -> Result<Option<Version<'_>>, Corruption> {
+    pub(crate) fn get(&self, key: &[u8], sequence: u64) -> Result<Option<Version<'_>>, Fault> {
         let tag = key::newest_at(sequence);
         let mut scratch = Vec::with_capacity(key.len() + 32);
-        for n in self.find(key)?..self.layout.blocks {
+        for n in self.find(key)?..self.blocks()? {
             let (block, offset) = self.block(n)?;
-            let cut = || self.bad(offset as u64, "an entry of a block makes no sense");
+            let cut = || self.bad(n, offset, "an entry of a block makes no sense");
             let mut at = seek_restart(&block, key, tag).ok_or_else(cut)?;
             scratch.clear();
             while at < block.entries {
                 let entry = block.entry(at).ok_or_else(cut)?;
                 if entry.shared > scratch.len() {
-                    return Err(cut());
+                    return Err(cut().into());
                 }
                 scratch.truncate(entry.shared);
                 scratch.extend_from_slice(block.bytes(entry.suffix));
@@ -282,6 +281,11 @@ impl Table {
                     return Ok(Some(Version { tag: entry.tag, value: block.bytes(entry.value) }));
                 }
                 at = entry.value.1;
+            }
+            let (layout, bytes) = self.layout()?;
+            if layout.block(bytes, n).is_some_and(|(separator, _)| separator > key) {
+                // The next block begins behind the separator.
+                return Ok(None);
             }
         }
         Ok(None)
@@ -324,7 +328,7 @@ pub(crate) fn seek_restart_number(block: &Block<'_>, key: &[u8], tag: u64) -> Op
 impl Drop for Table {
     fn drop(&mut self) {
         if self.obsolete.load(Ordering::Acquire)
-            && let Some(file) = &self.file
+            && let Body::Mapped(Mapped { file: Some(file), .. }) = &self.body
         {
             // A file that cannot be removed now is removed when the store is opened next.
             let _ = file.env.remove(&file.path);

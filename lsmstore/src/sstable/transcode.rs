@@ -7,7 +7,7 @@ use std::io::Read;
 
 use crate::error::Corruption;
 use crate::sstable::block::{self, Block, RAW, ZSTD};
-use crate::sstable::read::Layout;
+use crate::sstable::layout::Layout;
 use crate::sstable::write::{Frames, IndexBuilder, Sink};
 use crate::sstable::{TableId, TableRef};
 
@@ -68,14 +68,14 @@ pub(crate) fn verify(name: &str, id: TableId, file: &[u8]) -> Result<(), Corrupt
         }
         at += u64::from(handle.len);
     }
-    if at != layout.meta as u64 {
+    if at != layout.meta {
         return Err(Corruption::new(name, at, "the blocks do not reach to the meta blocks"));
     }
     Ok(())
 }
 
 fn index_bad(name: &str, layout: &Layout) -> Corruption {
-    Corruption::new(name, layout.index.0 as u64, "an entry of the index makes no sense")
+    Corruption::new(name, layout.index_at, "an entry of the index makes no sense")
 }
 
 /// Writes table `id` again with raw (`level` none) or compressed blocks. Returns the length written.
@@ -129,7 +129,7 @@ pub(crate) fn mirror_of(name: &str, info: &TableRef, object: &[u8], sink: Sink<'
     let (length, layout) = transcode(name, info.id, object, None, sink)?;
     if length != info.mirror_len {
         let what = format!("the table has {length} bytes uncompressed, the manifest says {}", info.mirror_len);
-        return Err(Corruption::new(name, layout.meta as u64, what).into());
+        return Err(Corruption::new(name, layout.meta, what).into());
     }
     Ok(())
 }

@@ -208,6 +208,7 @@ impl<'a> TableWriter<'a> {
             }
         }
         let (filter, index) = (filter::build(&self.hashes), self.index.finish());
+        let meta = self.frames.offset;
         let mirror_len = self.frames.finish(&filter, &index, &properties.encode(), &ranges)?;
         Ok(Some(TableRef {
             id,
@@ -219,6 +220,8 @@ impl<'a> TableWriter<'a> {
             max_sequence: properties.max_sequence,
             entries: properties.entries,
             deletions: properties.deletions,
+            ranges: ranges.len() as u64,
+            meta_len: mirror_len - meta,
         }))
     }
 }

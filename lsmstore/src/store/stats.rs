@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::metrics::counters::{LEVELS, with_labels};
 use crate::metrics::local::Kind;
-use crate::metrics::objects::Class;
+use crate::metrics::objects::{Class, RequestCounters};
 use crate::metrics::{Counter, Gauge, Metric};
 use crate::sstable::cursor::Run;
 use crate::store::{Inner, Store, lock};
@@ -87,6 +87,11 @@ pub struct Requests {
 }
 
 impl Requests {
+    pub(crate) fn of(counters: &RequestCounters) -> Requests {
+        let [put, get, head, list, delete, copy] = counters.classes().map(|(_, class)| RequestStats::of(class));
+        Requests { put, get, head, list, delete, copy }
+    }
+
     /// All of them.
     pub fn total(&self) -> u64 {
         [self.put, self.get, self.head, self.list, self.delete, self.copy].iter().map(|class| class.requests).sum()
@@ -279,8 +284,6 @@ impl Store {
         let counters = &inner.counters;
         let count = |counter: &Arc<Counter>| counter.get();
         let manifest = self.manifest();
-        let [put, get, head, list, delete, copy] =
-            counters.requests.classes().map(|(_, class)| RequestStats::of(class));
         let [log, mirror, other] = counters.local.kinds().map(|(_, kind)| LocalStats::of(kind));
         let merges = counters.levels.iter().skip(1).map(|level| level.time.count() + level.moves.get());
         Stats {
@@ -308,7 +311,7 @@ impl Store {
             object_bytes_put: count(&counters.object_bytes),
             log_objects_put: count(&counters.log_objects),
             log_object_bytes_put: count(&counters.log_object_bytes),
-            requests: Requests { put, get, head, list, delete, copy },
+            requests: Requests::of(&counters.requests),
             log,
             mirror,
             other,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::error::Corruption;
+use crate::error::Fault;
 use crate::memtable::Memtable;
 use crate::sstable::cursor::Run;
 use crate::sstable::read::Table;
@@ -23,7 +23,7 @@ impl Covers {
             memtable.has_ranges() || (*at == 0 && memtable.published() < sequence)
         };
         let ranged = |run: &Run| -> Vec<Arc<Table>> {
-            let any = |table: &&Arc<Table>| !table.ranges().is_empty() && table.info.min_sequence <= sequence;
+            let any = |table: &&Arc<Table>| table.info.ranges > 0 && table.info.min_sequence <= sequence;
             run.iter().filter(any).map(Arc::clone).collect()
         };
         let runs = view.l0.iter().chain(&view.levels).map(ranged);
@@ -45,17 +45,21 @@ impl Covers {
     }
 
     /// Whether a version of `key` is deleted with a range, for a reader at `sequence`.
-    pub(super) fn hide(&self, key: &[u8], version: u64, sequence: u64) -> Result<bool, Corruption> {
+    pub(super) fn hide(&self, key: &[u8], version: u64, sequence: u64) -> Result<bool, Fault> {
         for memtable in &self.memtables {
             if memtable.newest_range(key, sequence)? > version {
                 return Ok(true);
             }
         }
-        Ok(self.runs.iter().any(|tables| {
+        for tables in &self.runs {
             let at = tables.partition_point(|table| table.info.max_key[..] < *key);
-            tables.get(at).is_some_and(|table| {
-                table.info.max_sequence > version && table.ranges().newest(key, sequence) > version
-            })
-        }))
+            if let Some(table) = tables.get(at)
+                && table.info.max_sequence > version
+                && table.known_ranges()?.newest(key, sequence) > version
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }

@@ -7,7 +7,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use crate::error::{Corruption, ReadError};
+use crate::error::{Corruption, Fault, ReadError};
 use crate::key::{self, PUT, kind_of, newest_at, sequence_of};
 use crate::memtable;
 use crate::sstable::cursor::{RunCursor, ValueAt};
@@ -52,27 +52,27 @@ impl Source {
     }
 
     #[inline]
-    fn step(&mut self, forward: bool) -> Result<(), Corruption> {
+    fn step(&mut self, forward: bool) -> Result<(), Fault> {
         match (self, forward) {
-            (Source::Memtable(cursor), true) => cursor.next(),
-            (Source::Memtable(cursor), false) => cursor.prev(),
+            (Source::Memtable(cursor), true) => Ok(cursor.next()?),
+            (Source::Memtable(cursor), false) => Ok(cursor.prev()?),
             (Source::Run(cursor), true) => cursor.next(),
             (Source::Run(cursor), false) => cursor.prev(),
         }
     }
 
-    fn seek(&mut self, target: Option<(&[u8], u64)>) -> Result<(), Corruption> {
+    fn seek(&mut self, target: Option<(&[u8], u64)>) -> Result<(), Fault> {
         match (self, target) {
-            (Source::Memtable(cursor), Some((key, tag))) => cursor.seek(key, tag),
-            (Source::Memtable(cursor), None) => cursor.first(),
+            (Source::Memtable(cursor), Some((key, tag))) => Ok(cursor.seek(key, tag)?),
+            (Source::Memtable(cursor), None) => Ok(cursor.first()?),
             (Source::Run(cursor), Some((key, tag))) => cursor.seek(key, tag),
             (Source::Run(cursor), None) => cursor.first(),
         }
     }
 
-    fn seek_before(&mut self, target: Option<(&[u8], u64)>) -> Result<(), Corruption> {
+    fn seek_before(&mut self, target: Option<(&[u8], u64)>) -> Result<(), Fault> {
         match self {
-            Source::Memtable(cursor) => cursor.seek_before(target),
+            Source::Memtable(cursor) => Ok(cursor.seek_before(target)?),
             Source::Run(cursor) => cursor.seek_before(target),
         }
     }
@@ -118,6 +118,14 @@ impl Iter {
             source: 0,
             place: Place::Node(0),
         }
+    }
+
+    /// For each run that is not empty the number of the table and of the block where its cursor stands.
+    pub(crate) fn places(&self) -> impl Iterator<Item = Option<(usize, usize)>> {
+        self.sources.iter().filter_map(|source| match source {
+            Source::Memtable(_) => None,
+            Source::Run(cursor) => Some(cursor.place()),
+        })
     }
 
     /// The sequence number it reads at.
@@ -220,11 +228,17 @@ impl Iter {
         self.settle_backward()
     }
 
+    /// To the last key below `key`.
+    pub(crate) fn seek_below(&mut self, key: &[u8]) -> Result<bool, ReadError> {
+        self.start(false, |source| source.seek_before(Some((key, u64::MAX))))?;
+        self.settle_backward()
+    }
+
     /// Moves every source and builds the heap.
     fn start(
         &mut self,
         forward: bool,
-        mut seek: impl FnMut(&mut Source) -> Result<(), Corruption>,
+        mut seek: impl FnMut(&mut Source) -> Result<(), Fault>,
     ) -> Result<(), ReadError> {
         self.valid = false;
         self.forward = forward;
@@ -268,13 +282,13 @@ impl Iter {
 
     /// Moves the root's source one version on.
     #[inline]
-    fn advance(&mut self) -> Result<(), Corruption> {
+    fn advance(&mut self) -> Result<(), Fault> {
         let root = self.heap[0] as usize;
         self.sources[root].step(self.forward)?;
         if !self.sources[root].valid() {
             self.heap.swap_remove(0);
         }
-        self.sift(0)
+        Ok(self.sift(0)?)
     }
 
     /// To the next key with a readable value, from the root on; passes over versions of the current key if told to.
@@ -332,7 +346,7 @@ impl Iter {
 
     /// Whether the newest readable version of the key is a value, and no deletion of a range is newer.
     #[inline]
-    fn shows(&self, tag: u64) -> Result<bool, Corruption> {
+    fn shows(&self, tag: u64) -> Result<bool, Fault> {
         if kind_of(tag) != PUT {
             return Ok(false);
         }

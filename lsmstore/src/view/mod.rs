@@ -109,10 +109,10 @@ impl View {
                 {
                     continue;
                 }
-                if !table.ranges().is_empty() {
-                    keep_newer(&mut best, deleted_at(table.ranges().newest(key, sequence)));
+                if info.ranges > 0 {
+                    keep_newer(&mut best, deleted_at(table.known_ranges()?.newest(key, sequence)));
                 }
-                if table.may_hold(hash) {
+                if table.may_hold(hash)? {
                     looked_into += 1;
                     keep_newer(&mut best, table.get(key, sequence)?);
                 }

@@ -178,9 +178,9 @@ fn block(payload: &[u8]) -> Vec<Version> {
     versions
 }
 
-/// Number, epoch, S, and the tables as (level, epoch, counter, mirror length, object length).
-fn manifest(file: &[u8]) -> (u64, u64, u64, Vec<(u64, [u64; 4])>) {
-    assert_eq!((&file[..8], u32_at(file, 8)), (&b"LSMMANI1"[..], 1));
+/// Number, epoch, S, and the tables as (level, (epoch, counter, mirror length, object length), bytes behind the blocks).
+fn manifest(file: &[u8]) -> (u64, u64, u64, Vec<(u64, [u64; 4], u64)>) {
+    assert_eq!((&file[..8], u32_at(file, 8)), (&b"LSMMANI1"[..], 2));
     assert_eq!(u32_at(file, 12), crc32c::crc32c(&file[16..]));
     let body = zstd::stream::decode_all(&file[40..]).unwrap();
     let mut walk = Walk { bytes: &body, at: 32 };
@@ -196,9 +196,9 @@ fn manifest(file: &[u8]) -> (u64, u64, u64, Vec<(u64, [u64; 4])>) {
         for _ in 0..walk.varint() {
             let numbers = walk.varints();
             assert!(walk.bytes() <= walk.bytes());
-            let [smallest, largest, entries, deletions] = walk.varints();
-            assert!(smallest <= largest && deletions <= entries);
-            tables.push((level, numbers));
+            let [smallest, largest, entries, deletions, ranges, meta] = walk.varints();
+            assert!(smallest <= largest && deletions <= entries && ranges == 0);
+            tables.push((level, numbers, meta));
         }
     }
     assert_eq!((walk.varint(), walk.varint()), (1, 2), "the section of the log in the bucket");
@@ -280,11 +280,14 @@ async fn every_file_of_a_store_is_what_the_page_says() {
     assert_eq!((manifests.len(), number, epoch, last, tables.len()), (3, 3, 1, 200, 2));
     let local_manifest = manifest(&std::fs::read(local.join("MANIFEST")).unwrap());
     assert_eq!((local_manifest.1, local_manifest.2, local_manifest.3.len()), (1, 200, 2));
-    for (at, (level, [epoch, counter, mirror_len, object_len])) in tables.into_iter().rev().enumerate() {
+    for (at, (level, [epoch, counter, mirror_len, object_len], meta_len)) in tables.into_iter().rev().enumerate() {
         assert_eq!(level, 0);
         let object = std::fs::read(bucket.join(format!("some/prefix/sst/{epoch:016x}/{counter:016x}.sst"))).unwrap();
         let mirror = std::fs::read(local.join(format!("mirror/{epoch:016x}-{counter:016x}.lsm"))).unwrap();
         assert_eq!((object.len() as u64, mirror.len() as u64), (object_len, mirror_len));
+        for file in [&object, &mirror] {
+            assert_eq!(file.len() as u64 - u64_at(&file[file.len() - 96..], 48), meta_len);
+        }
         let mut expected = written[100 * at..100 * (at + 1)].to_vec();
         expected.sort_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
         assert_eq!(table(&object), expected);

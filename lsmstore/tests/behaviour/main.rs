@@ -17,6 +17,7 @@ mod fencing;
 mod figures;
 mod fixture;
 mod flipped;
+mod following;
 mod formats;
 mod killed;
 mod levels;

@@ -1,0 +1,299 @@
+//! Reading a bucket that somebody else writes, from anywhere, without a copy of it.
+//!
+//! A [`Follower`] knows the newest manifest and gives out [`Snapshot`]s of it. What they need is fetched by ranges of
+//! objects, when it is needed: for a table that was never read one range with its filter and index, and one for each block,
+//! or for many blocks that stand one behind the other. It stays in memory, decompressed, within a budget, and parts of
+//! objects on the local disk, if there is a folder for them.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::sync::Arc;
+//! use lsmstore::{Config, Env, Follower, FollowerConfig, LogChoice, Store, SystemEnv, objects};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! let (bucket, env): (_, Arc<dyn Env>) = (objects::memory(), Arc::new(SystemEnv::new()));
+//! let store = Store::open(Config::new(dir.path(), "demo"), bucket.clone(), env.clone(), LogChoice::Nobody).await?;
+//! store.put(b"apple", b"red").await?;
+//! store.flush().await?;
+//!
+//! let follower = Follower::open(FollowerConfig::new("demo"), bucket, env).await?;
+//! assert_eq!(follower.get(b"apple").await?.as_deref(), Some(&b"red"[..]));
+//! store.put(b"apple", b"green").await?;
+//! store.flush().await?;
+//! assert!(follower.refresh().await?);
+//! assert_eq!(follower.get(b"apple").await?.as_deref(), Some(&b"green"[..]));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What keeps the objects that are read
+//! The writer's garbage collection spares a manifest's objects for [`Config::keep_for`](crate::Config::keep_for) after a
+//! newer manifest has come, and then for [`Config::quarantine`](crate::Config::quarantine). Whoever reads a snapshot for
+//! longer than that holds a [checkpoint](Snapshot::checkpoint); else he is told that it was
+//! [collected](FollowError::Collected). [`Follower::get`] takes a newer snapshot by itself then.
+//!
+//! # Invariants
+//! * Nothing is written to the bucket, but for a checkpoint that was asked for.
+//! * Nothing that was fetched is believed before its checksum was found right.
+//! * No reader is disturbed: what a view has shown stays until the view is dropped.
+
+mod ahead;
+mod config;
+mod contents;
+mod error;
+mod fetch;
+mod flights;
+mod parts;
+mod scan;
+mod shelf;
+mod snapshot;
+
+use std::fmt::{self, Debug, Formatter};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use object_store::ObjectStore;
+
+pub use config::FollowerConfig;
+pub use error::FollowError;
+pub use scan::SnapshotScan;
+pub use snapshot::Snapshot;
+
+use crate::env::Env;
+use crate::error::StorageError;
+use crate::follow::contents::Contents;
+use crate::follow::fetch::Fetcher;
+use crate::follow::flights::Flights;
+use crate::follow::parts::Parts;
+use crate::follow::shelf::Shelf;
+use crate::manifest::{Manifest, publish};
+use crate::metrics::counters::Reads;
+use crate::metrics::objects::{CountedObjects, RequestCounters};
+use crate::object::{self, Names};
+use crate::store::Requests;
+
+/// Manifests that are asked for one after the other before the newest is looked for.
+const STEPS: u64 = 4;
+/// After so long the newest manifest is looked for: those in between may have been collected.
+const LONG: Duration = Duration::from_secs(300);
+/// How often a get takes a newer snapshot because the one it had was collected.
+const ATTEMPTS: usize = 4;
+
+/// Reads a store that somebody else writes; see the [module](self). Cheap to clone.
+#[derive(Clone)]
+pub struct Follower {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    fetcher: Arc<Fetcher>,
+    newest: RwLock<Newest>,
+    /// One look at the bucket at a time.
+    looking: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone)]
+struct Newest {
+    contents: Arc<Contents>,
+    /// When it was last known to be the newest.
+    known: Duration,
+}
+
+/// How far behind the writer a follower may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Staleness {
+    /// The manifest that is read.
+    pub manifest: u64,
+    /// Writes up to this number are in it.
+    pub last_sequence: u64,
+    /// How long ago it was certainly the newest: what was published before that is in it.
+    pub known: Duration,
+}
+
+impl Debug for Follower {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Follower").field("staleness", &self.staleness()).finish()
+    }
+}
+
+impl Follower {
+    /// Follows the store under the configured prefix. Nothing of it is read yet but its newest manifest.
+    ///
+    /// # Errors
+    /// [`FollowError`]; [`FollowError::NoStore`] if there is none.
+    pub async fn open(
+        config: FollowerConfig,
+        objects: Arc<dyn ObjectStore>,
+        env: Arc<dyn Env>,
+    ) -> Result<Follower, FollowError> {
+        let requests = Arc::new(RequestCounters::default());
+        let objects = Arc::new(CountedObjects::new(objects, Arc::clone(&requests))) as Arc<dyn ObjectStore>;
+        let names = Names::new(&config.prefix);
+        let known = env.monotonic();
+        let Some((number, manifest)) = publish::latest(&*objects, &names).await? else {
+            return Err(FollowError::NoStore { prefix: config.prefix });
+        };
+        let parts = match &config.parts {
+            Some((dir, bytes)) => Some(Parts::open(&*env, dir, *bytes)?),
+            None => None,
+        };
+        let fetcher = Arc::new(Fetcher {
+            shelf: Shelf::new(names.clone(), config.cache_bytes),
+            names,
+            objects,
+            env,
+            requests,
+            reads: Arc::new(Reads::default()),
+            parts,
+            flights: Flights::default(),
+            read_ahead: config.read_ahead_bytes.min(config.cache_bytes / 8).max(1),
+        });
+        let contents = show(&fetcher, number, &manifest);
+        let newest = RwLock::new(Newest { contents, known });
+        Ok(Follower { inner: Arc::new(Inner { fetcher, newest, looking: tokio::sync::Mutex::default() }) })
+    }
+
+    fn newest(&self) -> Newest {
+        self.inner.newest.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Everything as the newest manifest that is known shows it.
+    pub fn snapshot(&self) -> Snapshot {
+        let contents = self.newest().contents;
+        let sequence = contents.view().read_sequence();
+        Snapshot { fetcher: Arc::clone(&self.inner.fetcher), contents, sequence }
+    }
+
+    /// The value of `key` in the newest manifest that is known; if what that names was collected, in a newer one.
+    ///
+    /// # Errors
+    /// [`FollowError`].
+    pub async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, FollowError> {
+        for _ in 1..ATTEMPTS {
+            match self.snapshot().get(key).await {
+                Err(FollowError::Collected { .. }) => self.look_for_newest().await?,
+                outcome => return outcome,
+            }
+        }
+        self.snapshot().get(key).await
+    }
+
+    /// Looks for newer manifests: one request if there are none. Whether there were any.
+    ///
+    /// # Errors
+    /// [`FollowError`]; what was known stays readable.
+    pub async fn refresh(&self) -> Result<bool, FollowError> {
+        let _alone = self.inner.looking.lock().await;
+        let before = self.newest();
+        let first = before.contents.info.number;
+        let Fetcher { env, objects, names, .. } = &*self.inner.fetcher;
+        if env.monotonic().saturating_sub(before.known) > LONG {
+            return self.jump(first).await;
+        }
+        let mut found = None;
+        loop {
+            let now = env.monotonic();
+            let number = found.as_ref().map_or(first, |(number, _)| *number);
+            if number - first >= STEPS {
+                self.jump(number).await?;
+                return Ok(true);
+            }
+            let path = names.manifest(number + 1);
+            let Some(bytes) = object::get(&**objects, &path).await? else {
+                let newer = found.is_some();
+                match found {
+                    Some((number, manifest)) => self.adopt(number, &manifest, now)?,
+                    None => self.known_at(now),
+                }
+                return Ok(newer);
+            };
+            found = Some((number + 1, Manifest::decode(path.as_ref(), number + 1, &bytes)?));
+        }
+    }
+
+    async fn look_for_newest(&self) -> Result<(), FollowError> {
+        let _alone = self.inner.looking.lock().await;
+        self.jump(self.newest().contents.info.number).await.map(drop)
+    }
+
+    /// Reads the newest manifest from now on. Whether it is newer than `number`.
+    async fn jump(&self, number: u64) -> Result<bool, FollowError> {
+        let Fetcher { env, objects, names, .. } = &*self.inner.fetcher;
+        let now = env.monotonic();
+        match publish::latest(&**objects, names).await? {
+            Some((newest, manifest)) if newest > self.newest().contents.info.number => {
+                self.adopt(newest, &manifest, now)?;
+                Ok(newest > number)
+            }
+            Some(_) => {
+                self.known_at(now);
+                Ok(false)
+            }
+            None => {
+                let object = names.manifest(self.newest().contents.info.number).to_string();
+                Err(StorageError::Missing { object }.into())
+            }
+        }
+    }
+
+    fn adopt(&self, number: u64, manifest: &Manifest, known: Duration) -> Result<(), FollowError> {
+        let expected = self.newest().contents.info.store_id;
+        if manifest.store_id != expected {
+            return Err(FollowError::AnotherStore { found: manifest.store_id, expected });
+        }
+        let contents = show(&self.inner.fetcher, number, manifest);
+        *self.inner.newest.write().unwrap_or_else(PoisonError::into_inner) = Newest { contents, known };
+        Ok(())
+    }
+
+    fn known_at(&self, known: Duration) {
+        self.inner.newest.write().unwrap_or_else(PoisonError::into_inner).known = known;
+    }
+
+    /// How far behind the writer this may be.
+    pub fn staleness(&self) -> Staleness {
+        let Newest { contents, known } = self.newest();
+        let now = self.inner.fetcher.env.monotonic();
+        Staleness {
+            manifest: contents.info.number,
+            last_sequence: contents.info.last_sequence,
+            known: now.saturating_sub(known),
+        }
+    }
+
+    /// [Refreshes](Follower::refresh) every `interval`, until the last handle is gone (of which this holds none). What fails
+    /// is tried again the next time: [`Follower::staleness`] tells.
+    pub fn follow(&self, interval: Duration) -> impl Future<Output = ()> + Send + 'static {
+        let inner = Arc::downgrade(&self.inner);
+        async move {
+            loop {
+                tokio::time::sleep(interval).await;
+                let Some(inner) = inner.upgrade() else { return };
+                // The next one may succeed.
+                let _ = Follower { inner }.refresh().await;
+            }
+        }
+    }
+
+    /// Requests made since it was opened.
+    pub fn requests(&self) -> Requests {
+        Requests::of(&self.inner.fetcher.requests)
+    }
+
+    /// Bytes in memory of what was fetched, those included that only old snapshots hold.
+    pub fn cached_bytes(&self) -> u64 {
+        self.inner.fetcher.shelf.used()
+    }
+
+    /// Bytes of parts of objects on the local disk.
+    pub fn cached_on_disk(&self) -> u64 {
+        self.inner.fetcher.parts.as_ref().map_or(0, Parts::bytes)
+    }
+}
+
+fn show(fetcher: &Fetcher, number: u64, manifest: &Manifest) -> Arc<Contents> {
+    fetcher.shelf.contents(|find| Contents::new(number, manifest, &fetcher.reads, find))
+}

@@ -1,0 +1,262 @@
+//! A walk through a snapshot in one direction, which waits for what it needs and has asked for what it will need.
+//!
+//! The walk itself is that of a view ([`Iter`]). What is not at hand ends it; when it has come, the walk begins again behind
+//! the last key. It is on the view with which it began until it has to wait, or until another one, that holds less, has taken
+//! its place: so a scan of any length keeps no more in memory than the budget and what was asked for ahead.
+
+use std::fmt::{self, Debug, Formatter};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use futures::future::try_join_all;
+
+use crate::error::{Absent, ReadError};
+use crate::follow::ahead::Ahead;
+use crate::follow::contents::{runs, within};
+use crate::follow::error::FollowError;
+use crate::follow::snapshot::Snapshot;
+use crate::view::{Iter, KeyValue, View};
+
+/// Bytes of rows between two looks at what to ask for next.
+const STEP: usize = 32 << 10;
+
+/// The keys of a range of a snapshot, in one direction; made by [`Snapshot::scan`].
+pub struct SnapshotScan {
+    snapshot: Snapshot,
+    from: Bound<Vec<u8>>,
+    to: Bound<Vec<u8>>,
+    forward: bool,
+    /// The view of the contents that `walk` is on.
+    base: Arc<View>,
+    walk: Option<(Arc<View>, Iter)>,
+    /// The last key that was returned, if one was.
+    last: Vec<u8>,
+    begun: bool,
+    ended: bool,
+    ahead: Ahead,
+    walked: usize,
+}
+
+impl Debug for SnapshotScan {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SnapshotScan").field("snapshot", &self.snapshot).field("ended", &self.ended).finish()
+    }
+}
+
+impl SnapshotScan {
+    pub(super) fn new(snapshot: Snapshot, from: Bound<Vec<u8>>, to: Bound<Vec<u8>>) -> SnapshotScan {
+        let base = snapshot.contents.view();
+        let ahead = Ahead::new(snapshot.fetcher.read_ahead);
+        SnapshotScan {
+            snapshot,
+            from,
+            to,
+            forward: true,
+            base,
+            walk: None,
+            last: Vec::new(),
+            begun: false,
+            ended: false,
+            ahead,
+            walked: 0,
+        }
+    }
+
+    /// From the last key to the first; to be said before the first of them is asked for.
+    pub fn reverse(mut self) -> SnapshotScan {
+        self.forward = !self.forward;
+        self
+    }
+
+    /// All of it will be read: as much as may be asked for ahead is asked for from the begin on, not little by little.
+    pub fn eager(mut self) -> SnapshotScan {
+        self.ahead.hurry();
+        self
+    }
+
+    /// The next key and value, none at the end. After an error it can be asked again.
+    ///
+    /// # Errors
+    /// [`FollowError`].
+    #[allow(clippy::should_implement_trait, reason = "what it returns borrows from it")]
+    pub async fn next(&mut self) -> Result<Option<KeyValue<'_>>, FollowError> {
+        if !self.ended {
+            self.advance().await?;
+        }
+        if self.ended {
+            self.walk = None;
+            return Ok(None);
+        }
+        Ok(self.walk.as_ref().map(|(_, iter)| (iter.key(), iter.value())))
+    }
+
+    async fn advance(&mut self) -> Result<(), FollowError> {
+        if self.walked >= STEP {
+            self.walked = 0;
+            self.look_ahead();
+        }
+        let mut waited = false;
+        loop {
+            let moved = match &mut self.walk {
+                Some((_, iter)) if self.begun && !waited && iter.valid() => {
+                    if self.forward {
+                        iter.next()
+                    } else {
+                        iter.prev()
+                    }
+                }
+                _ => {
+                    self.renew(waited)?;
+                    if !waited && !self.begun {
+                        self.begin().await?;
+                    }
+                    self.seek()
+                }
+            };
+            match moved {
+                Ok(standing) => {
+                    self.stand(standing);
+                    return Ok(());
+                }
+                Err(ReadError::Absent(absent)) => {
+                    self.wait_for(absent, waited).await?;
+                    waited = true;
+                }
+                Err(error) => {
+                    self.walk = None;
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    /// Takes note of where the walk stands now.
+    fn stand(&mut self, standing: bool) {
+        let Some((_, iter)) = &self.walk else { return };
+        let key = iter.key();
+        let inside = match (self.forward, &self.from, &self.to) {
+            (true, _, Bound::Included(to)) => *key <= to[..],
+            (true, _, Bound::Excluded(to)) => *key < to[..],
+            (false, Bound::Included(from), _) => *key >= from[..],
+            (false, Bound::Excluded(from), _) => *key > from[..],
+            _ => true,
+        };
+        if !standing || !inside {
+            self.ended = true;
+            return;
+        }
+        self.walked += key.len() + iter.value().len();
+        self.last.clear();
+        self.last.extend_from_slice(key);
+        self.begun = true;
+    }
+
+    /// A walk on the newest view, unless one has waited for something on the view that there is.
+    fn renew(&mut self, waited: bool) -> Result<(), FollowError> {
+        let view = match &self.walk {
+            Some((view, _)) if waited => Arc::clone(view),
+            _ => {
+                self.base = self.snapshot.contents.view();
+                within(&self.base, &self.from, &self.to)
+            }
+        };
+        let iter = view.iter(self.snapshot.sequence)?;
+        self.walk = Some((view, iter));
+        Ok(())
+    }
+
+    /// To where it goes on.
+    fn seek(&mut self) -> Result<bool, ReadError> {
+        let Some((_, iter)) = &mut self.walk else { return Ok(false) };
+        match (self.forward, self.begun) {
+            (true, true) => iter.seek(&crate::ranges::behind(&self.last)),
+            (false, true) => iter.seek_below(&self.last),
+            (true, false) => match &self.from {
+                Bound::Included(from) => iter.seek(from),
+                Bound::Excluded(from) => iter.seek(&crate::ranges::behind(from)),
+                Bound::Unbounded => iter.seek_first(),
+            },
+            (false, false) => match &self.to {
+                Bound::Included(to) => iter.seek_for_prev(to),
+                Bound::Excluded(to) => iter.seek_below(to),
+                Bound::Unbounded => iter.seek_last(),
+            },
+        }
+    }
+
+    /// Where every run begins is asked for at once.
+    async fn begin(&mut self) -> Result<(), FollowError> {
+        let Some((view, _)) = &self.walk else { return Ok(()) };
+        let fetcher = &self.snapshot.fetcher;
+        let (forward, from, to) = (self.forward, &self.from, &self.to);
+        let first = |run: &crate::sstable::cursor::Run| {
+            let table = if forward { run.first() } else { run.last() }.map(Arc::clone);
+            async move {
+                let Some(table) = table else { return Ok(()) };
+                fetcher.meta(&table).await?;
+                let key = match if forward { from } else { to } {
+                    Bound::Included(key) | Bound::Excluded(key) => Some(key),
+                    Bound::Unbounded => None,
+                };
+                let found = key.map(|key| table.find(key)).transpose();
+                // What is damaged is reported by the walk.
+                let (Ok(found), Ok(blocks)) = (found, table.blocks()) else { return Ok(()) };
+                let edge = if forward { 0 } else { blocks - 1 };
+                let block = found.unwrap_or(edge).min(blocks - 1);
+                fetcher.blocks(&table, block..block + 1).await
+            }
+        };
+        let fetched = try_join_all(runs(view).map(first)).await;
+        self.snapshot.explained(fetched.map(drop)).await
+    }
+
+    /// Waits for what the walk did not find.
+    async fn wait_for(&mut self, absent: Absent, waited: bool) -> Result<(), FollowError> {
+        if !waited {
+            // It may be in the newest view.
+            self.renew(false)?;
+        }
+        let (contents, base) = (&self.snapshot.contents, Arc::clone(&self.base));
+        let wanted = contents.table(&base, absent.table).zip(contents.place(absent.table));
+        if let (Some((view, _)), Some(block), Some((table, (number, _)))) = (&self.walk, absent.block, wanted)
+            && let Some(run) = runs(view).nth(number)
+        {
+            let at = run.partition_point(|other| other.info.max_key < table.info.max_key);
+            self.ahead.miss(&self.snapshot.fetcher, run, number, (at, block), self.forward);
+        }
+        self.snapshot.bring(&base, absent).await
+    }
+
+    /// Asks for what comes next; leaves a view that another one has taken the place of.
+    fn look_ahead(&mut self) {
+        let Some((view, iter)) = &self.walk else { return };
+        for (number, (run, place)) in runs(view).zip(places(view, iter)).enumerate() {
+            if let Some(place) = place {
+                self.ahead.walk(&self.snapshot.fetcher, run, number, place, self.forward);
+            }
+        }
+        if Arc::ptr_eq(&self.base, &self.snapshot.contents.view()) {
+            return;
+        }
+        // What it stands on goes along.
+        let newest = self.snapshot.contents.view();
+        for (run, place) in runs(view).zip(places(view, iter)) {
+            let Some((table, block)) = place.and_then(|(table, block)| Some((run.get(table)?, block))) else {
+                continue;
+            };
+            let here = table.lazy().and_then(|lazy| lazy.get(block));
+            let there = self.snapshot.contents.table(&newest, table.info.id).and_then(|table| table.lazy());
+            if let (Some(block_here), Some(there)) = (here, there) {
+                there.put(block, block_here);
+            }
+        }
+        self.walk = None;
+    }
+}
+
+/// Where the walk stands in each run of a view.
+fn places<'a>(view: &'a View, iter: &'a Iter) -> impl Iterator<Item = Option<(usize, usize)>> + 'a {
+    let mut places = iter.places();
+    // There is no cursor for an empty run.
+    runs(view).map(move |run| if run.is_empty() { None } else { places.next().flatten() })
+}
