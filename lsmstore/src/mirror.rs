@@ -146,7 +146,7 @@ impl Mirror {
         }
         self.counters.fetches.add(1);
         let name = names.table(info.id);
-        let object = object::get(objects, &name).await?;
+        let object = object::get_large(objects, &name, info.object_len).await?;
         let object = object.ok_or_else(|| StorageError::Missing { object: name.to_string() })?;
         let (mirror, info) = (self.clone(), info.clone());
         blocking(&*self.env, move || {

@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::path::Path as LocalPath;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
@@ -245,4 +245,31 @@ pub(crate) async fn get_range(
         Err(object_store::Error::NotFound { .. }) => Err(StorageError::Missing { object: path.to_string() }),
         Err(error) => Err(StorageError::object(what())(error)),
     }
+}
+
+/// Bytes of one request for a part of a large object, and how many are asked for at a time.
+const PART: u64 = 8 << 20;
+const PARTS_AT_A_TIME: usize = 4;
+
+/// An object of `length` bytes, in parts asked for side by side if it is large; none if it is not there.
+pub(crate) async fn get_large(
+    objects: &dyn ObjectStore,
+    path: &Path,
+    length: u64,
+) -> Result<Option<Bytes>, StorageError> {
+    if length <= PART {
+        return get(objects, path).await;
+    }
+    let parts = (0..length.div_ceil(PART)).map(|part| part * PART..((part + 1) * PART).min(length));
+    let parts = futures::stream::iter(parts).map(|part| get_range(objects, path, part)).buffered(PARTS_AT_A_TIME);
+    let mut parts = std::pin::pin!(parts);
+    let mut whole = BytesMut::new();
+    while let Some(part) = parts.next().await {
+        match part {
+            Ok(bytes) => whole.extend_from_slice(&bytes),
+            Err(StorageError::Missing { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Some(whole.freeze()))
 }

@@ -13,11 +13,13 @@
 //! | `scan` | everything in order, the second time |
 //! | `ranges` | OPS / 100 scans of 100 keys from random ones on |
 //! | `cold` | in an object store that answers after LATENCY_MS, with nothing on the local disk: open, 20 gets, one scan |
+//! | `follow` | our engine's follower, as `cold`, behind a link of 1 Gbit/s: 20 gets, then another one scans everything; and the same objects by parallel requests of 1 MiB, which is what the client can reach |
 //!
 //! Keys are 16 bytes, values half noise and half zeros. Memory for caches is 256 MiB where an engine has one.
 #![forbid(unsafe_code)]
 
 mod engine;
+mod follow;
 mod objects;
 mod own;
 mod process;

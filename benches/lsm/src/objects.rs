@@ -4,7 +4,8 @@ use std::fmt::{self, Debug, Display, Formatter};
 use std::ops::Range;
 use std::path::Path as Folder;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -35,6 +36,8 @@ pub struct Requests {
 pub struct Counted {
     inner: LocalFileSystem,
     latency: Duration,
+    /// Bytes a second that all gets together may bring, and until when what was asked for keeps it busy.
+    link: Option<(f64, Mutex<Option<Instant>>)>,
     puts: AtomicU64,
     put_bytes: AtomicU64,
     gets: AtomicU64,
@@ -52,7 +55,35 @@ impl Counted {
         std::fs::create_dir_all(folder).map_err(failed)?;
         let inner = LocalFileSystem::new_with_prefix(folder)?.with_fsync(durable);
         let zero = || AtomicU64::new(0);
-        Ok(Counted { inner, latency, puts: zero(), put_bytes: zero(), gets: zero(), lists: zero(), deletes: zero() })
+        Ok(Counted {
+            inner,
+            latency,
+            link: None,
+            puts: zero(),
+            put_bytes: zero(),
+            gets: zero(),
+            lists: zero(),
+            deletes: zero(),
+        })
+    }
+
+    /// Behind a link of so many bytes a second, which all gets share.
+    pub fn with_link(mut self, bytes_per_second: f64) -> Counted {
+        self.link = Some((bytes_per_second, Mutex::default()));
+        self
+    }
+
+    /// Waits until the link has brought so many bytes.
+    async fn bring(&self, bytes: u64) {
+        let Some((speed, busy)) = &self.link else { return };
+        let until = {
+            let mut busy = busy.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            let until = busy.unwrap_or(now).max(now) + Duration::from_secs_f64(bytes as f64 / speed);
+            *busy = Some(until);
+            until
+        };
+        tokio::time::sleep_until(until.into()).await;
     }
 
     /// What was asked so far.
@@ -107,11 +138,14 @@ impl ObjectStore for Counted {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.count(&self.gets).await;
-        self.inner.get_opts(location, options).await
+        let found = self.inner.get_opts(location, options).await?;
+        self.bring(found.range.end - found.range.start).await;
+        Ok(found)
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<bytes::Bytes>> {
         self.count(&self.gets).await;
+        self.bring(ranges.iter().map(|range| range.end - range.start).sum()).await;
         self.inner.get_ranges(location, ranges).await
     }
 

@@ -22,10 +22,10 @@ pub struct Task {
     /// Who does it.
     pub engine: String,
     workload: String,
-    folder: PathBuf,
-    rows: Rows,
+    pub(crate) folder: PathBuf,
+    pub(crate) rows: Rows,
     ops: u64,
-    latency: Duration,
+    pub(crate) latency: Duration,
 }
 
 impl Task {
@@ -55,23 +55,23 @@ impl Task {
 }
 
 /// A clock that has been started.
-struct Clock {
+pub(crate) struct Clock {
     wall: Instant,
     cpu: Duration,
     written: u64,
 }
 
 impl Clock {
-    fn start() -> Clock {
+    pub(crate) fn start() -> Clock {
         Clock { wall: Instant::now(), cpu: process::cpu(), written: process::written() }
     }
 
-    fn wall(&self) -> f64 {
+    pub(crate) fn wall(&self) -> f64 {
         self.wall.elapsed().as_secs_f64()
     }
 
     /// Figures of `ops` that moved `bytes`.
-    fn figures(&self, ops: u64, bytes: u64) -> Map<String, Value> {
+    pub(crate) fn figures(&self, ops: u64, bytes: u64) -> Map<String, Value> {
         let (wall, cpu) = (self.wall(), (process::cpu() - self.cpu).as_secs_f64());
         let all = json!({
             "ops": ops,
@@ -96,6 +96,7 @@ pub fn run<E: Engine>(task: &Task) -> Outcome<()> {
         "durable" => durable::<E>(task)?,
         "reopen" => reopen::<E>(task)?,
         "cold" => cold::<E>(task)?,
+        "follow" => crate::follow::measure(task)?,
         "get" | "absent" | "scan" | "ranges" => read::<E>(task)?,
         other => return Err(format!("workload {other:?} is not known").into()),
     };

@@ -5,6 +5,7 @@
 //! keep below a limit. So a run that is walked quickly gets nearly all of it, and a scan of a few rows asks for few blocks.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::follow::fetch::Fetcher;
@@ -29,14 +30,28 @@ pub(super) struct Ahead {
 #[derive(Default)]
 struct RunAhead {
     window: u64,
-    /// What was asked for and not walked yet: the last block of each request, and its bytes.
-    asked: VecDeque<(Place, u64)>,
+    /// What was asked for and not walked yet.
+    asked: VecDeque<Asked>,
     /// The next block to ask for, if that is not the one behind where the scan stands.
     edge: Option<Place>,
     /// Where it stood when it was looked at first.
     began: Option<Place>,
     /// The table whose meta blocks were asked for last.
     opened: Option<usize>,
+}
+
+/// A request for blocks of one table.
+struct Asked {
+    table: usize,
+    blocks: Range<usize>,
+    bytes: u64,
+}
+
+impl Asked {
+    /// The block that the scan comes by last.
+    fn last(&self, forward: bool) -> Place {
+        (self.table, if forward { self.blocks.end - 1 } else { self.blocks.start })
+    }
 }
 
 /// What comes behind a block.
@@ -104,19 +119,29 @@ impl Ahead {
         self.ask(fetcher, run, number, place, forward);
     }
 
-    /// The scan waits for a block of a run.
-    pub(super) fn miss(&mut self, fetcher: &Arc<Fetcher>, run: &Run, number: usize, place: Place, forward: bool) {
+    /// The scan has to wait for a block of a run; returns the blocks of that table to wait for.
+    pub(super) fn miss(
+        &mut self,
+        fetcher: &Arc<Fetcher>,
+        run: &Run,
+        number: usize,
+        place: Place,
+        forward: bool,
+    ) -> Range<usize> {
+        let hurry = self.hurry;
         let ahead = self.run(number);
         let first = ahead.began.is_none();
         ahead.began.get_or_insert(place);
         ahead.pass(place, forward);
-        if first || ahead.asked.front().is_some() {
-            // It began here; or this was asked for already and has not come.
-            return;
+        if ahead.asked.is_empty() && (!first || hurry) {
+            ahead.edge = Some(place);
+            self.widen(number);
+            self.ask(fetcher, run, number, place, forward);
         }
-        ahead.edge = Some(place);
-        self.widen(number);
-        self.ask(fetcher, run, number, place, forward);
+        // Asked for already and not there yet; or it began here.
+        let asked = self.run(number).asked.front();
+        let asked = asked.filter(|asked| asked.table == place.0 && asked.blocks.contains(&place.1));
+        asked.map_or(place.1..place.1 + 1, |asked| asked.blocks.clone())
     }
 
     /// A larger window for a run, if the others leave any.
@@ -132,25 +157,23 @@ impl Ahead {
     /// Asks for blocks until the window is full.
     fn ask(&mut self, fetcher: &Arc<Fetcher>, run: &Run, number: usize, place: Place, forward: bool) {
         let ahead = self.run(number);
-        let mut left: u64 = ahead.asked.iter().map(|(_, bytes)| bytes).sum();
+        let mut left: u64 = ahead.asked.iter().map(|asked| asked.bytes).sum();
         if left * 4 > ahead.window * 3 {
             return;
         }
         while left < ahead.window {
             let next = match ahead.edge {
                 Some(edge) => Next::Block(edge),
-                None => behind(run, ahead.asked.back().map_or(place, |(last, _)| *last), forward),
+                None => behind(run, ahead.asked.back().map_or(place, |asked| asked.last(forward)), forward),
             };
             match next {
                 Next::End => return,
                 Next::Table(table) => return ahead.open(fetcher, run, table, forward),
                 Next::Block(first) => {
-                    let Some((last, bytes)) = request(fetcher, run, first, ahead.window - left, forward) else {
-                        return;
-                    };
-                    ahead.asked.push_back((last, bytes));
+                    let Some(asked) = request(fetcher, run, first, ahead.window - left, forward) else { return };
+                    left += asked.bytes;
+                    ahead.asked.push_back(asked);
                     ahead.edge = None;
-                    left += bytes;
                 }
             }
         }
@@ -161,7 +184,7 @@ impl RunAhead {
     /// Forgets what lies before the place. Whether there was anything.
     fn pass(&mut self, place: Place, forward: bool) -> bool {
         let before_all = self.asked.len();
-        while self.asked.front().is_some_and(|(last, _)| before(*last, place, forward)) {
+        while self.asked.front().is_some_and(|asked| before(asked.last(forward), place, forward)) {
             self.asked.pop_front();
         }
         if self.edge.is_some_and(|edge| before(edge, place, forward)) {
@@ -178,9 +201,14 @@ impl RunAhead {
             let Some((at, table)) = next.and_then(|at| Some((at, run.get(at)?))) else { return };
             let asked = self.opened.is_some_and(|opened| !before((opened, 0), (at, 0), forward));
             if !asked {
-                let (fetcher_there, table) = (Arc::clone(fetcher), Arc::clone(table));
-                // The walk meets what fails.
-                fetcher.env.spawn(Box::pin(async move { drop(fetcher_there.meta(&table).await) }));
+                let (there, id) = (Arc::clone(fetcher), table.info.id);
+                let opening = async move {
+                    if let Some(newest) = there.shelf.current(id) {
+                        // The walk meets what fails.
+                        drop(there.meta(&newest).await);
+                    }
+                };
+                fetcher.env.spawn(Box::pin(opening));
                 self.opened = Some(at);
             }
             bytes += table_bytes(run, at);
@@ -196,8 +224,8 @@ fn table_bytes(run: &Run, at: usize) -> u64 {
     run.get(at).map_or(0, |table| table.info.object_len)
 }
 
-/// Asks for blocks of one table from `first` on; the last of them, and bytes.
-fn request(fetcher: &Arc<Fetcher>, run: &Run, first: Place, most: u64, forward: bool) -> Option<(Place, u64)> {
+/// Asks for blocks of one table from `first` on.
+fn request(fetcher: &Arc<Fetcher>, run: &Run, first: Place, most: u64, forward: bool) -> Option<Asked> {
     let table = run.get(first.0)?;
     let lazy = table.lazy()?;
     let blocks = table.blocks().ok()?;
@@ -212,13 +240,17 @@ fn request(fetcher: &Arc<Fetcher>, run: &Run, first: Place, most: u64, forward: 
         }
         next = if forward { n.checked_add(1) } else { n.checked_sub(1) };
     }
+    let blocks = first.1.min(last)..first.1.max(last) + 1;
     if missing {
-        let wanted = first.1.min(last)..first.1.max(last) + 1;
-        // For whoever reads the newest view.
-        let newest = fetcher.shelf.current(table.info.id).unwrap_or_else(|| Arc::clone(table));
-        let there = Arc::clone(fetcher);
-        // The walk meets what fails.
-        fetcher.env.spawn(Box::pin(async move { drop(there.blocks(&newest, wanted).await) }));
+        let (there, id, wanted) = (Arc::clone(fetcher), table.info.id, blocks.clone());
+        let ahead = async move {
+            // For whoever reads the newest view; nothing older is held meanwhile.
+            if let Some(newest) = there.shelf.current(id) {
+                // The walk meets what fails.
+                drop(there.blocks(&newest, wanted).await);
+            }
+        };
+        fetcher.env.spawn(Box::pin(ahead));
     }
-    Some(((first.0, last), bytes))
+    Some(Asked { table: first.0, blocks, bytes })
 }

@@ -218,13 +218,18 @@ impl SnapshotScan {
         }
         let (contents, base) = (&self.snapshot.contents, Arc::clone(&self.base));
         let wanted = contents.table(&base, absent.table).zip(contents.place(absent.table));
-        if let (Some((view, _)), Some(block), Some((table, (number, _)))) = (&self.walk, absent.block, wanted)
-            && let Some(run) = runs(view).nth(number)
-        {
+        let (Some((view, _)), Some(block), Some((table, (number, _)))) = (&self.walk, absent.block, wanted) else {
+            return self.snapshot.bring(&base, absent).await;
+        };
+        let mut blocks = block..block + 1;
+        if let Some(run) = runs(view).nth(number) {
             let at = run.partition_point(|other| other.info.max_key < table.info.max_key);
-            self.ahead.miss(&self.snapshot.fetcher, run, number, (at, block), self.forward);
+            blocks = self.ahead.miss(&self.snapshot.fetcher, run, number, (at, block), self.forward);
         }
-        self.snapshot.bring(&base, absent).await
+        // On a runtime of one thread what was asked for ahead begins here.
+        yield_once().await;
+        let fetched = self.snapshot.fetcher.blocks(table, blocks).await;
+        self.snapshot.explained(fetched).await
     }
 
     /// Asks for what comes next; leaves a view that another one has taken the place of.
@@ -252,6 +257,20 @@ impl SnapshotScan {
         }
         self.walk = None;
     }
+}
+
+/// Lets others go first.
+async fn yield_once() {
+    let mut yielded = false;
+    std::future::poll_fn(|context| {
+        if yielded {
+            return std::task::Poll::Ready(());
+        }
+        yielded = true;
+        context.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
 }
 
 /// Where the walk stands in each run of a view.

@@ -18,6 +18,8 @@ mod figures;
 mod fixture;
 mod flipped;
 mod following;
+mod following_as_a_view;
+mod following_within_a_budget;
 mod formats;
 mod killed;
 mod levels;

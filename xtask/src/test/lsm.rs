@@ -24,7 +24,7 @@ pub fn bench(tally: &mut Tally) -> Outcome<()> {
     let text = std::fs::read_to_string(&record).map_err(Failure::doing("reading", &record))?;
     let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let workloads: Vec<_> = lines.iter().filter_map(|line| line["workload"].as_str()).collect();
-    let expected = ["fill", "reopen", "get", "absent", "scan", "ranges", "durable", "cold"];
+    let expected = ["fill", "reopen", "get", "absent", "scan", "ranges", "durable", "cold", "follow"];
     tally.check(workloads == expected, &format!("every workload of the engine is measured ({workloads:?})"));
     let measured = |line: &Value, names: &[&str]| names.iter().all(|name| line[name].as_f64().is_some_and(|x| x > 0.0));
     let every = ["ops_per_s", "cpu_us_per_op", "wall_s", "rss_mb", "keys", "value_bytes"];

@@ -22,9 +22,11 @@ use crate::{places, progress};
 use subjects::{PEERS, Subject};
 
 /// What can be measured, in the order in which it is: the first makes what the others read.
-const WORKLOADS: [&str; 8] = ["fill", "reopen", "get", "absent", "scan", "ranges", "durable", "cold"];
+const WORKLOADS: [&str; 9] = ["fill", "reopen", "get", "absent", "scan", "ranges", "durable", "cold", "follow"];
 /// Those that are of no use to an engine without objects.
-const REMOTE: [&str; 1] = ["cold"];
+const REMOTE: [&str; 2] = ["cold", "follow"];
+/// Those that only ours can do.
+const OURS: [&str; 1] = ["follow"];
 
 /// What the measurement can be told.
 #[derive(Args)]
@@ -160,7 +162,7 @@ fn measure(
     let mut order: Vec<&Subject> = subjects.iter().collect();
     order.rotate_left(usize::from(round) % subjects.len().max(1));
     for workload in options.workloads() {
-        for subject in order.iter().filter(|subject| subject.objects || !REMOTE.contains(&workload)) {
+        for subject in order.iter().filter(|subject| subject.does(workload)) {
             let place = folder.join(&subject.name);
             fs::create_dir_all(&place).map_err(Failure::doing("making", &place))?;
             let before = machine::load();

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use super::Line;
+use super::{Line, OURS, REMOTE};
 use crate::failure::{Failure, Outcome};
 use crate::{places, progress};
 
@@ -27,6 +27,11 @@ pub struct Subject {
 }
 
 impl Subject {
+    /// Whether a workload is of any use to it.
+    pub fn does(&self, workload: &str) -> bool {
+        (self.objects || !REMOTE.contains(&workload)) && (self.name == OWN || !OURS.contains(&workload))
+    }
+
     /// Does a workload in a process of its own; its figures.
     ///
     /// # Errors

@@ -21,6 +21,17 @@ fn shown(workload: &str) -> &'static [(&'static str, &'static str)] {
         "durable" => &[("ops_per_s", "keys/s"), ("batch_p50_ms", "ms p50"), ("cpu_us_per_op", "us CPU a key")],
         "reopen" => &[("wall_s", "s"), ("cpu_s", "s CPU")],
         "scan" => &[("mb_per_s", "MB/s"), ("mb_per_cpu_s", "MB per CPU second")],
+        "follow" => &[
+            ("open_s", "s to open"),
+            ("requests_per_get", "requests a get"),
+            ("requests_most", "requests of a get at most"),
+            ("get_ms", "ms a get"),
+            ("mb_per_s", "MB/s of a scan"),
+            ("requests_of_scan", "requests of a scan"),
+            ("object_mb_per_s", "MB/s of objects"),
+            ("raw_mb_per_s", "MB/s by raw requests"),
+            ("share_of_raw", "of what raw requests reach"),
+        ],
         "cold" => &[
             ("open_s", "s to open"),
             ("gets_at_open", "requests to open"),
