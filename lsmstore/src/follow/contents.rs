@@ -9,6 +9,7 @@ use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::manifest::{Manifest, ManifestInfo};
+use crate::memtable::Memtable;
 use crate::metrics::counters::Reads;
 use crate::sstable::cursor::Run;
 use crate::sstable::read::Table;
@@ -69,6 +70,13 @@ impl Contents {
     pub(super) fn table<'a>(&self, view: &'a View, id: TableId) -> Option<&'a Arc<Table>> {
         let (run, at) = *self.places.get(&id)?;
         runs(view).nth(run)?.get(at)
+    }
+
+    /// Has other memtables, newest first, beside the tables from now on.
+    pub(super) fn set_memtables(&self, memtables: &[Arc<Memtable>]) {
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        let next = View { memtables: memtables.to_vec(), ..with_runs(&view, Arc::clone) };
+        *view = Arc::new(next);
     }
 
     /// Puts other tables in the places of those of their names.

@@ -44,13 +44,14 @@ mod contents;
 mod error;
 mod fetch;
 mod flights;
+mod fresh;
 mod parts;
 mod scan;
 mod shelf;
 mod snapshot;
 
 use std::fmt::{self, Debug, Formatter};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -61,23 +62,25 @@ pub use error::FollowError;
 pub use scan::SnapshotScan;
 pub use snapshot::Snapshot;
 
+use crate::batch::Batch;
 use crate::env::Env;
-use crate::error::StorageError;
+use crate::error::{StorageError, WriteError};
 use crate::follow::contents::Contents;
 use crate::follow::fetch::Fetcher;
 use crate::follow::flights::Flights;
+use crate::follow::fresh::Fresh;
 use crate::follow::parts::Parts;
 use crate::follow::shelf::Shelf;
 use crate::manifest::{Manifest, publish};
 use crate::metrics::counters::Reads;
 use crate::metrics::objects::{CountedObjects, RequestCounters};
 use crate::object::{self, Names};
-use crate::store::Requests;
+use crate::store::{Replayed, Requests};
 
 /// Manifests that are asked for one after the other before the newest is looked for.
 const STEPS: u64 = 4;
-/// After so long the newest manifest is looked for: those in between may have been collected.
-const LONG: Duration = Duration::from_secs(300);
+/// After so long the newest manifest is looked for by its name: the next one may have been collected.
+const LONG: Duration = Duration::from_secs(60);
 /// How often a get takes a newer snapshot because the one it had was collected.
 const ATTEMPTS: usize = 4;
 
@@ -90,6 +93,8 @@ pub struct Follower {
 struct Inner {
     fetcher: Arc<Fetcher>,
     newest: RwLock<Newest>,
+    /// Locked before `newest`.
+    fresh: Mutex<Fresh>,
     /// One look at the bucket at a time.
     looking: tokio::sync::Mutex<()>,
 }
@@ -107,7 +112,7 @@ struct Newest {
 pub struct Staleness {
     /// The manifest that is read.
     pub manifest: u64,
-    /// Writes up to this number are in it.
+    /// Writes up to this number are readable.
     pub last_sequence: u64,
     /// How long ago it was certainly the newest: what was published before that is in it.
     pub known: Duration,
@@ -153,7 +158,25 @@ impl Follower {
         });
         let contents = show(&fetcher, number, &manifest);
         let newest = RwLock::new(Newest { contents, known });
-        Ok(Follower { inner: Arc::new(Inner { fetcher, newest, looking: tokio::sync::Mutex::default() }) })
+        let fresh = Mutex::new(Fresh::new(number));
+        Ok(Follower { inner: Arc::new(Inner { fetcher, newest, fresh, looking: tokio::sync::Mutex::default() }) })
+    }
+
+    fn fresh(&self) -> MutexGuard<'_, Fresh> {
+        // A batch that was inserted in part was not published.
+        self.inner.fresh.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows a batch that no manifest holds yet, at the numbers that it has in the writer's log: for those who have another
+    /// way to that log. In the order of the numbers; what a manifest holds by now is passed over. When the epoch of the
+    /// [manifest](Snapshot::manifest) changes, what was applied is forgotten, and has to be told again if it is still in the
+    /// log.
+    ///
+    /// # Errors
+    /// [`WriteError`] if it is over the limits or there is no memory.
+    pub fn apply_at(&self, first: u64, batch: &Batch) -> Result<Replayed, WriteError> {
+        let mut fresh = self.fresh();
+        fresh.apply(&self.newest().contents, first, batch)
     }
 
     fn newest(&self) -> Newest {
@@ -181,7 +204,8 @@ impl Follower {
         self.snapshot().get(key).await
     }
 
-    /// Looks for newer manifests: one request if there are none. Whether there were any.
+    /// Looks for newer manifests: one request if there are none. Whether there were any. It relies on the writer to keep
+    /// each for a minute ([`Config::keep_for`](crate::Config::keep_for)): after a longer pause it lists them.
     ///
     /// # Errors
     /// [`FollowError`]; what was known stays readable.
@@ -240,11 +264,14 @@ impl Follower {
     }
 
     fn adopt(&self, number: u64, manifest: &Manifest, known: Duration) -> Result<(), FollowError> {
-        let expected = self.newest().contents.info.store_id;
+        let mut fresh = self.fresh();
+        let before = self.newest().contents;
+        let expected = before.info.store_id;
         if manifest.store_id != expected {
             return Err(FollowError::AnotherStore { found: manifest.store_id, expected });
         }
         let contents = show(&self.inner.fetcher, number, manifest);
+        fresh.follow(&before.info, &contents);
         *self.inner.newest.write().unwrap_or_else(PoisonError::into_inner) = Newest { contents, known };
         Ok(())
     }
@@ -259,7 +286,7 @@ impl Follower {
         let now = self.inner.fetcher.env.monotonic();
         Staleness {
             manifest: contents.info.number,
-            last_sequence: contents.info.last_sequence,
+            last_sequence: contents.info.last_sequence.max(contents.view().read_sequence()),
             known: now.saturating_sub(known),
         }
     }

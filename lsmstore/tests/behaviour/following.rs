@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lsmstore::{Batch, FollowError, Follower, FollowerConfig, KeepAll, LogChoice, Snapshot, Store, SystemEnv};
+use lsmstore::{
+    Batch, FollowError, Follower, FollowerConfig, GcOptions, KeepAll, LogChoice, Replayed, Snapshot, Store, SystemEnv,
+};
 use object_store::ObjectStoreExt;
 
 use crate::fixture::{Fixture, SetClock, names, puts};
@@ -237,4 +239,105 @@ async fn another_store_in_the_same_place_is_refused() {
     let error = follower.refresh().await.unwrap_err();
     assert!(matches!(error, FollowError::AnotherStore { .. }), "{error}");
     assert_eq!(follower.staleness().manifest, 2);
+}
+
+/// A writer whose garbage goes at once.
+async fn tidy(fixture: &Fixture) -> Store {
+    let config = fixture.config().keep_manifests(1).keep_for(Duration::ZERO).quarantine(Duration::ZERO);
+    fixture.open_with(config.l0_merge_trigger(1), LogChoice::Nobody).await
+}
+
+async fn replace_all(store: &Store) {
+    for round in 0..2 {
+        fill(store, round * 100..round * 100 + 200).await;
+    }
+    store.merge(Arc::new(KeepAll)).await.unwrap();
+    for _ in 0..2 {
+        store.collect_garbage(GcOptions::default()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_that_was_collected_says_so_and_a_get_takes_a_newer_one() {
+    let fixture = Fixture::new();
+    let store = tidy(&fixture).await;
+    fill(&store, 0..200).await;
+    let follower = follow(&fixture).await;
+    let old = follower.snapshot();
+    let read = follower.get(&key(7)).await.unwrap();
+    replace_all(&store).await;
+    assert_eq!(old.get(&key(7)).await.unwrap(), read, "what was fetched stays");
+    let error = old.get(&key(199)).await.unwrap_err();
+    assert!(matches!(&error, FollowError::Collected { .. }), "{error}");
+    assert!(error.to_string().contains(".sst"), "{error}");
+    assert_eq!(follower.get(&key(199)).await.unwrap().as_deref(), Some(&value(199)[..]));
+    assert_eq!(manifest(&follower.snapshot()), store.manifest().number);
+}
+
+#[tokio::test]
+async fn after_a_long_pause_the_newest_is_found_although_the_next_one_was_collected() {
+    let fixture = Fixture::new();
+    let store = tidy(&fixture).await;
+    fill(&store, 0..200).await;
+    let clock = Arc::new(SetClock::default());
+    let objects = Arc::clone(&fixture.objects) as _;
+    let follower = Follower::open(FollowerConfig::new("test"), objects, Arc::clone(&clock) as _).await.unwrap();
+    replace_all(&store).await;
+    clock.forward(Duration::from_secs(61));
+    assert!(follower.refresh().await.unwrap());
+    assert_eq!(manifest(&follower.snapshot()), store.manifest().number);
+}
+
+#[tokio::test]
+async fn what_a_checkpoint_holds_can_be_read_for_as_long() {
+    let fixture = Fixture::new();
+    let store = tidy(&fixture).await;
+    fill(&store, 0..200).await;
+    let follower = follow(&fixture).await;
+    let old = follower.snapshot();
+    let held = old.checkpoint("reading", Duration::from_secs(3600)).await.unwrap();
+    assert_eq!(held.manifest, manifest(&old));
+    replace_all(&store).await;
+    assert_eq!(all(old.scan(..)).await.len(), 200);
+    assert_eq!(all(follow(&fixture).await.snapshot().scan(..)).await.len(), 300);
+}
+
+#[tokio::test]
+async fn writes_of_the_log_are_read_beside_the_newest_manifest_until_one_holds_them() {
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
+    fill(&store, 0..100).await;
+    let follower = follow(&fixture).await;
+    let old = follower.snapshot();
+    let mut batch = puts(&[("key 000003", "logged"), ("new", "too")]);
+    batch.delete_range(&key(10), &key(20));
+    assert_eq!(follower.apply_at(50, &puts(&[("old", "one")])).unwrap(), Replayed::Skipped);
+    let first = store.apply(&batch).unwrap().first;
+    assert_eq!(follower.apply_at(first, &batch).unwrap(), Replayed::Applied);
+    assert_eq!(follower.staleness().last_sequence, first + 2);
+    let right = async |snapshot: &Snapshot| {
+        assert_eq!(snapshot.get(&key(3)).await.unwrap().as_deref(), Some(&b"logged"[..]));
+        assert_eq!(snapshot.get(&key(15)).await.unwrap(), None);
+        let found: Vec<_> = all(snapshot.scan(..)).await.into_iter().map(|(key, _)| key).collect();
+        let expected = (0..10).chain(20..100).map(key).chain([b"new".to_vec()]);
+        assert!(found.into_iter().eq(expected));
+    };
+    right(&follower.snapshot()).await;
+    assert_eq!(old.get(&key(15)).await.unwrap().as_deref(), Some(&value(15)[..]));
+    assert_eq!(all(old.scan(..).reverse()).await.len(), 100);
+
+    store.flush().await.unwrap();
+    assert!(follower.refresh().await.unwrap());
+    right(&follower.snapshot()).await;
+    let later = puts(&[("key 000003", "later")]);
+    let first = store.apply(&later).unwrap().first;
+    assert_eq!(follower.apply_at(first, &later).unwrap(), Replayed::Applied);
+    assert_eq!(follower.get(&key(3)).await.unwrap().as_deref(), Some(&b"later"[..]));
+
+    // Another writer takes over without it.
+    let other = fixture.elsewhere();
+    let store = other.open().await;
+    fill(&store, 200..201).await;
+    follower.refresh().await.unwrap();
+    assert_eq!(follower.get(&key(3)).await.unwrap().as_deref(), Some(&b"logged"[..]));
 }
