@@ -80,7 +80,7 @@ impl SnapshotScan {
     /// [`FollowError`].
     #[allow(clippy::should_implement_trait, reason = "what it returns borrows from it")]
     pub async fn next(&mut self) -> Result<Option<KeyValue<'_>>, FollowError> {
-        if !self.ended {
+        if !self.ended && !self.step() {
             self.advance().await?;
         }
         if self.ended {
@@ -88,6 +88,20 @@ impl SnapshotScan {
             return Ok(None);
         }
         Ok(self.walk.as_ref().map(|(_, iter)| (iter.key(), iter.value())))
+    }
+
+    /// One step on without waiting, as nearly all are. Whether there was one.
+    #[inline]
+    fn step(&mut self) -> bool {
+        let Some((_, iter)) = self.walk.as_mut().filter(|(_, iter)| self.walked < STEP && iter.valid()) else {
+            return false;
+        };
+        let moved = if self.forward { iter.next() } else { iter.prev() };
+        // What went wrong is found again.
+        moved.is_ok_and(|standing| {
+            self.stand(standing);
+            true
+        })
     }
 
     async fn advance(&mut self) -> Result<(), FollowError> {
@@ -98,7 +112,7 @@ impl SnapshotScan {
         let mut waited = false;
         loop {
             let moved = match &mut self.walk {
-                Some((_, iter)) if self.begun && !waited && iter.valid() => {
+                Some((_, iter)) if !waited && iter.valid() => {
                     if self.forward {
                         iter.next()
                     } else {

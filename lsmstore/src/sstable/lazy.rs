@@ -3,6 +3,8 @@
 //! Readers find what is there and wait for nothing; whoever fetches puts it in. A slot is filled once and never emptied: a
 //! table that holds too much is replaced in the next view by another one that shares the blocks that stay
 //! ([`Lazy::without`]), so that whoever reads this one keeps all that he has found.
+//!
+//! What readers call is marked as cold, so that those of mapped tables pay nothing for it.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -86,7 +88,8 @@ pub(crate) struct Lazy {
 static NO_RANGES: Ranges = Ranges::none();
 
 impl Lazy {
-    #[inline]
+    #[cold]
+    #[inline(never)]
     pub(super) fn layout(&self, table: TableId) -> Result<(&Layout, &[u8]), Fault> {
         match self.opened.get() {
             Some(opened) => Ok((&opened.meta.layout, &opened.meta.bytes)),
@@ -99,6 +102,7 @@ impl Lazy {
         self.opened.get()?.slots.get(n)?.block.get()
     }
 
+    #[cold]
     #[inline(never)]
     pub(super) fn block(&self, table: TableId, n: usize) -> Result<Block<'_>, Fault> {
         let opened = self.opened.get().ok_or(Absent { table, block: None })?;
@@ -110,7 +114,8 @@ impl Lazy {
         Ok(Block::known(&loaded.payload, loaded.entries, loaded.restarts))
     }
 
-    #[inline]
+    #[cold]
+    #[inline(never)]
     pub(super) fn payload(&self, n: usize) -> &[u8] {
         self.loaded(n).map_or(&[], |loaded| &loaded.payload)
     }
