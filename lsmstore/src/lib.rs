@@ -41,6 +41,7 @@
 //! * Reading: [`Store::get`], [`Store::scan_prefix`]; [`Store::view`] for more than that, and for other processes.
 //! * Background work: [`Store::upkeep`] does it all; or call [`Store::flush`], [`Store::merge`] and [`Store::publish`]
 //!   when [`Store::wants_flush`], [`Store::wants_merge`] and [`Store::wants_publish`] say so.
+//! * Reading a bucket that somebody else writes, without a copy of it: [`Follower`], [`Snapshot`].
 //! * Without tokio: [`Blocking`]. For a first look: [`Store::in_memory`].
 //! * Figures: [`Store::stats`], [`metrics`].
 //!

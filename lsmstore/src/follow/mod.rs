@@ -5,34 +5,6 @@
 //! or for many blocks that stand one behind the other. It stays in memory, decompressed, within a budget, and parts of
 //! objects on the local disk, if there is a folder for them.
 //!
-//! ```
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use std::sync::Arc;
-//! use lsmstore::{Config, Env, Follower, FollowerConfig, LogChoice, Store, SystemEnv, objects};
-//!
-//! # let dir = tempfile::tempdir()?;
-//! let (bucket, env): (_, Arc<dyn Env>) = (objects::memory(), Arc::new(SystemEnv::new()));
-//! let store = Store::open(Config::new(dir.path(), "demo"), bucket.clone(), env.clone(), LogChoice::Nobody).await?;
-//! store.put(b"apple", b"red").await?;
-//! store.flush().await?;
-//!
-//! let follower = Follower::open(FollowerConfig::new("demo"), bucket, env).await?;
-//! assert_eq!(follower.get(b"apple").await?.as_deref(), Some(&b"red"[..]));
-//! store.put(b"apple", b"green").await?;
-//! store.flush().await?;
-//! assert!(follower.refresh().await?);
-//! assert_eq!(follower.get(b"apple").await?.as_deref(), Some(&b"green"[..]));
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! # What keeps the objects that are read
-//! The writer's garbage collection spares a manifest's objects for [`Config::keep_for`](crate::Config::keep_for) after a
-//! newer manifest has come, and then for [`Config::quarantine`](crate::Config::quarantine). Whoever reads a snapshot for
-//! longer than that holds a [checkpoint](Snapshot::checkpoint); else he is told that it was
-//! [collected](FollowError::Collected). [`Follower::get`] takes a newer snapshot by itself then.
-//!
 //! # Invariants
 //! * Nothing is written to the bucket, but for a checkpoint that was asked for.
 //! * Nothing that was fetched is believed before its checksum was found right.
@@ -84,7 +56,38 @@ const LONG: Duration = Duration::from_secs(60);
 /// How often a get takes a newer snapshot because the one it had was collected.
 const ATTEMPTS: usize = 4;
 
-/// Reads a store that somebody else writes; see the [module](self). Cheap to clone.
+/// Reads a store that somebody else writes, on any machine, without a copy of it and without asking him. Cheap to clone.
+///
+/// It shows what the newest manifest does that it knows of: see [`Follower::refresh`] and [`Follower::staleness`]. What a
+/// read needs is fetched by ranges of objects: for a table that was never read its filter and index, and then blocks.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::sync::Arc;
+/// use lsmstore::{Config, Env, Follower, FollowerConfig, LogChoice, Store, SystemEnv, objects};
+///
+/// # let dir = tempfile::tempdir()?;
+/// let (bucket, env): (_, Arc<dyn Env>) = (objects::memory(), Arc::new(SystemEnv::new()));
+/// let store = Store::open(Config::new(dir.path(), "demo"), bucket.clone(), env.clone(), LogChoice::Nobody).await?;
+/// store.put(b"apple", b"red").await?;
+/// store.flush().await?;
+///
+/// let follower = Follower::open(FollowerConfig::new("demo"), bucket, env).await?;
+/// assert_eq!(follower.get(b"apple").await?.as_deref(), Some(&b"red"[..]));
+/// store.put(b"apple", b"green").await?;
+/// store.flush().await?;
+/// assert!(follower.refresh().await?);
+/// assert_eq!(follower.get(b"apple").await?.as_deref(), Some(&b"green"[..]));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # What keeps the objects that are read
+/// The writer's garbage collection spares a manifest's objects for [`Config::keep_for`](crate::Config::keep_for) after a
+/// newer manifest has come, and then for [`Config::quarantine`](crate::Config::quarantine). Whoever reads a snapshot for
+/// longer than that holds a [checkpoint](Snapshot::checkpoint); else he is told that it was
+/// [collected](FollowError::Collected). [`Follower::get`] takes a newer snapshot by itself then.
 #[derive(Clone)]
 pub struct Follower {
     inner: Arc<Inner>,

@@ -128,7 +128,7 @@ impl Shelf {
         }
         if left > 0 && resident > self.limit {
             // All blocks are gone, and still: filters and indexes, from the hand on.
-            for (id, table) in state.from_hand() {
+            for (id, table) in state.in_order() {
                 if left == 0 {
                     break;
                 }
@@ -156,7 +156,7 @@ impl State {
     }
 
     /// The tables in the order in which the hand comes by.
-    fn from_hand(&self) -> Vec<(TableId, Arc<Table>)> {
+    fn in_order(&self) -> Vec<(TableId, Arc<Table>)> {
         let hand = self.hand.unwrap_or(TableId { epoch: 0, counter: 0 });
         let behind = self.tables.range((Bound::Excluded(hand), Bound::Unbounded));
         let all = behind.chain(self.tables.range(..=hand));
@@ -167,7 +167,7 @@ impl State {
     fn choose(&mut self, left: &mut u64) -> HashMap<TableId, Vec<usize>> {
         let mut chosen: HashMap<TableId, Vec<usize>> = HashMap::new();
         for round in 0..=ROUNDS {
-            for (id, table) in self.from_hand() {
+            for (id, table) in self.in_order() {
                 let Some(lazy) = table.lazy() else { continue };
                 let given_up = chosen.entry(id).or_default();
                 let before = given_up.len();

@@ -41,6 +41,7 @@ pub(crate) struct Table {
 }
 
 /// Where its bytes are.
+#[allow(clippy::large_enum_variant, reason = "a box would be one more place in memory for each read of a mirror")]
 enum Body {
     Mapped(Mapped),
     Lazy(Lazy),

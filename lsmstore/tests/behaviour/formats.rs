@@ -178,8 +178,11 @@ fn block(payload: &[u8]) -> Vec<Version> {
     versions
 }
 
-/// Number, epoch, S, and the tables as (level, (epoch, counter, mirror length, object length), bytes behind the blocks).
-fn manifest(file: &[u8]) -> (u64, u64, u64, Vec<(u64, [u64; 4], u64)>) {
+/// A table of a manifest: level, (epoch, counter, mirror length, object length), bytes behind the blocks.
+type Listed = (u64, [u64; 4], u64);
+
+/// Number, epoch, S, and the tables.
+fn manifest(file: &[u8]) -> (u64, u64, u64, Vec<Listed>) {
     assert_eq!((&file[..8], u32_at(file, 8)), (&b"LSMMANI1"[..], 2));
     assert_eq!(u32_at(file, 12), crc32c::crc32c(&file[16..]));
     let body = zstd::stream::decode_all(&file[40..]).unwrap();
