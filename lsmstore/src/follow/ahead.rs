@@ -1,8 +1,8 @@
 //! What a scan asks for before it gets there.
 //!
-//! For each run it has asked for some bytes ahead of the place where it stands: none while it stays within the block where it
-//! began, then a window that grows fourfold each time that a part of it has been walked, as long as all of them together
-//! keep below a limit. So a run that is walked quickly gets nearly all of it, and a scan of a few rows asks for few blocks.
+//! It asks for at most eight times the bytes that it has walked, up to a limit: so a scan of a few rows asks for few blocks,
+//! and a long one soon keeps the link busy. Each run gets as much of that as its size is of all: mixed, they are walked at
+//! that pace, and a wait for one of them is used to ask for the others as well.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -11,31 +11,30 @@ use std::sync::Arc;
 use crate::follow::fetch::Fetcher;
 use crate::sstable::cursor::Run;
 
-/// The first window of a run.
-const FIRST: u64 = 64 << 10;
+/// How much is asked for ahead of what was walked.
+const FACTOR: u64 = 8;
 /// Bytes of one request.
 const REQUEST: u64 = 1 << 20;
 /// Tables of a run whose meta blocks may be asked for ahead.
 const TABLES: usize = 16;
 
 /// A block of a run: which table, and which of its blocks.
-type Place = (usize, usize);
+pub(super) type Place = (usize, usize);
 
 pub(super) struct Ahead {
     limit: u64,
-    runs: Vec<RunAhead>,
+    /// Bytes of rows that were walked.
+    walked: u64,
     hurry: bool,
+    runs: Vec<RunAhead>,
 }
 
 #[derive(Default)]
 struct RunAhead {
-    window: u64,
+    /// Bytes of its objects.
+    size: u64,
     /// What was asked for and not walked yet.
     asked: VecDeque<Asked>,
-    /// The next block to ask for, if that is not the one behind where the scan stands.
-    edge: Option<Place>,
-    /// Where it stood when it was looked at first.
-    began: Option<Place>,
     /// The table whose meta blocks were asked for last.
     opened: Option<usize>,
 }
@@ -90,111 +89,83 @@ fn behind(run: &Run, (table, block): Place, forward: bool) -> Next {
 impl Ahead {
     /// At most `limit` bytes of objects.
     pub(super) fn new(limit: u64) -> Ahead {
-        Ahead { limit, runs: Vec::new(), hurry: false }
+        Ahead { limit, walked: 0, hurry: false, runs: Vec::new() }
     }
 
-    /// Windows are as large as may be from the begin on.
+    /// As much as may be is asked for from the begin on.
     pub(super) fn hurry(&mut self) {
         self.hurry = true;
     }
 
-    fn run(&mut self, number: usize) -> &mut RunAhead {
-        if self.runs.len() <= number {
-            self.runs.resize_with(number + 1, RunAhead::default);
-        }
-        &mut self.runs[number]
+    /// So many bytes of rows were walked since the last time.
+    pub(super) fn walked(&mut self, bytes: usize) {
+        self.walked += bytes as u64;
     }
 
-    /// The scan stands at `place` of a run.
-    pub(super) fn walk(&mut self, fetcher: &Arc<Fetcher>, run: &Run, number: usize, place: Place, forward: bool) {
-        let hurry = self.hurry;
-        let ahead = self.run(number);
-        if *ahead.began.get_or_insert(place) == place && !hurry {
-            return;
-        }
-        let walked = ahead.pass(place, forward);
-        if walked || ahead.window == 0 {
-            self.widen(number);
-        }
-        self.ask(fetcher, run, number, place, forward);
-    }
-
-    /// The scan has to wait for a block of a run; returns the blocks of that table to wait for.
-    pub(super) fn miss(
+    /// Asks for what comes behind the places where the scan stands in each run.
+    pub(super) fn look<'a>(
         &mut self,
         fetcher: &Arc<Fetcher>,
-        run: &Run,
-        number: usize,
-        place: Place,
+        runs: impl Iterator<Item = &'a Run>,
+        places: impl Iterator<Item = Option<Place>>,
         forward: bool,
-    ) -> Range<usize> {
-        let hurry = self.hurry;
-        let ahead = self.run(number);
-        let first = ahead.began.is_none();
-        ahead.began.get_or_insert(place);
-        ahead.pass(place, forward);
-        if ahead.asked.is_empty() && (!first || hurry) {
-            ahead.edge = Some(place);
-            self.widen(number);
-            self.ask(fetcher, run, number, place, forward);
+    ) {
+        let stands: Vec<(&Run, Option<Place>)> = runs.zip(places).collect();
+        if self.runs.len() < stands.len() {
+            let bytes = |run: &Run| run.iter().map(|table| table.info.object_len).sum();
+            let sized = |(run, _): &(&Run, _)| RunAhead { size: bytes(run), ..RunAhead::default() };
+            self.runs = stands.iter().map(sized).collect();
         }
-        // Asked for already and not there yet; or it began here.
-        let asked = self.run(number).asked.front();
-        let asked = asked.filter(|asked| asked.table == place.0 && asked.blocks.contains(&place.1));
-        asked.map_or(place.1..place.1 + 1, |asked| asked.blocks.clone())
-    }
-
-    /// A larger window for a run, if the others leave any.
-    fn widen(&mut self, number: usize) {
-        let others: u64 = self.runs.iter().enumerate().filter(|(n, _)| *n != number).map(|(_, run)| run.window).sum();
-        let most = self.limit.saturating_sub(others).max(FIRST.min(self.limit));
-        let (limit, hurry) = (self.limit, self.hurry);
-        let window = &mut self.run(number).window;
-        let wider = if hurry { limit } else { (*window * 4).max(FIRST) };
-        *window = (*window).max(wider.min(most));
-    }
-
-    /// Asks for blocks until the window is full.
-    fn ask(&mut self, fetcher: &Arc<Fetcher>, run: &Run, number: usize, place: Place, forward: bool) {
-        let ahead = self.run(number);
-        let mut left: u64 = ahead.asked.iter().map(|asked| asked.bytes).sum();
-        if left * 4 > ahead.window * 3 {
+        let all = u128::from(self.runs.iter().map(|run| run.size).sum::<u64>().max(1));
+        let most = if self.hurry { self.limit } else { (self.walked * FACTOR).min(self.limit) };
+        if most == 0 {
             return;
         }
-        while left < ahead.window {
-            let next = match ahead.edge {
-                Some(edge) => Next::Block(edge),
-                None => behind(run, ahead.asked.back().map_or(place, |asked| asked.last(forward)), forward),
-            };
-            match next {
-                Next::End => return,
-                Next::Table(table) => return ahead.open(fetcher, run, table, forward),
-                Next::Block(first) => {
-                    let Some(asked) = request(fetcher, run, first, ahead.window - left, forward) else { return };
-                    left += asked.bytes;
-                    ahead.asked.push_back(asked);
-                    ahead.edge = None;
-                }
+        for (ahead, (run, place)) in self.runs.iter_mut().zip(stands) {
+            if let Some(place) = place {
+                let share = u128::from(most) * u128::from(ahead.size) / all;
+                // What is walked slowly is one block ahead all the same.
+                ahead.ask(fetcher, run, place, (share as u64).max(1), forward);
             }
         }
+    }
+
+    /// The blocks of a table to wait for, one of which the scan has missed.
+    pub(super) fn missed(&self, number: usize, (table, block): Place) -> Range<usize> {
+        let asked = self
+            .runs
+            .get(number)
+            .and_then(|run| run.asked.iter().find(|asked| asked.table == table && asked.blocks.contains(&block)));
+        asked.map_or(block..block + 1, |asked| asked.blocks.clone())
     }
 }
 
 impl RunAhead {
-    /// Forgets what lies before the place. Whether there was anything.
-    fn pass(&mut self, place: Place, forward: bool) -> bool {
-        let before_all = self.asked.len();
+    /// Asks for blocks until there are `window` bytes ahead.
+    fn ask(&mut self, fetcher: &Arc<Fetcher>, run: &Run, place: Place, window: u64, forward: bool) {
         while self.asked.front().is_some_and(|asked| before(asked.last(forward), place, forward)) {
             self.asked.pop_front();
         }
-        if self.edge.is_some_and(|edge| before(edge, place, forward)) {
-            self.edge = None;
+        let mut left: u64 = self.asked.iter().map(|asked| asked.bytes).sum();
+        if left * 4 > window * 3 {
+            return;
         }
-        self.asked.len() < before_all
+        while left < window {
+            let last = self.asked.back().map_or(place, |asked| asked.last(forward));
+            match behind(run, last, forward) {
+                Next::End => return,
+                Next::Table(table) => return self.open(fetcher, run, table, window, forward),
+                Next::Block(first) => {
+                    let Some(asked) = request(fetcher, run, first, window - left, forward) else { return };
+                    left += asked.bytes;
+                    self.asked.push_back(asked);
+                }
+            }
+        }
     }
 
     /// Asks for the meta blocks of the tables that the window reaches to.
-    fn open(&mut self, fetcher: &Arc<Fetcher>, run: &Run, table: usize, forward: bool) {
+    fn open(&mut self, fetcher: &Arc<Fetcher>, run: &Run, table: usize, window: u64, forward: bool) {
         let mut bytes = 0;
         let mut next = Some(table);
         for _ in 0..TABLES {
@@ -211,17 +182,13 @@ impl RunAhead {
                 fetcher.env.spawn(Box::pin(opening));
                 self.opened = Some(at);
             }
-            bytes += table_bytes(run, at);
-            if bytes >= self.window {
+            bytes += table.info.object_len;
+            if bytes >= window {
                 return;
             }
             next = if forward { at.checked_add(1) } else { at.checked_sub(1) };
         }
     }
-}
-
-fn table_bytes(run: &Run, at: usize) -> u64 {
-    run.get(at).map_or(0, |table| table.info.object_len)
 }
 
 /// Asks for blocks of one table from `first` on.

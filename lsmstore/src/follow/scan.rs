@@ -33,6 +33,9 @@ pub struct SnapshotScan {
     last: Vec<u8>,
     begun: bool,
     ended: bool,
+    /// Something was waited for on the view of the walk, which is kept until a key is found: each attempt, after an error or
+    /// by somebody who had stopped waiting, finds more than the one before.
+    waiting: bool,
     ahead: Ahead,
     walked: usize,
 }
@@ -57,6 +60,7 @@ impl SnapshotScan {
             last: Vec::new(),
             begun: false,
             ended: false,
+            waiting: false,
             ahead,
             walked: 0,
         }
@@ -96,23 +100,27 @@ impl SnapshotScan {
         let Some((_, iter)) = self.walk.as_mut().filter(|(_, iter)| self.walked < STEP && iter.valid()) else {
             return false;
         };
-        let moved = if self.forward { iter.next() } else { iter.prev() };
-        // What went wrong is found again.
-        moved.is_ok_and(|standing| {
-            self.stand(standing);
-            true
-        })
+        match if self.forward { iter.next() } else { iter.prev() } {
+            Ok(standing) => {
+                self.stand(standing);
+                true
+            }
+            Err(_) => {
+                // What went wrong is found again; where the runs stood is still known.
+                self.look_ahead();
+                false
+            }
+        }
     }
 
     async fn advance(&mut self) -> Result<(), FollowError> {
         if self.walked >= STEP {
-            self.walked = 0;
             self.look_ahead();
+            self.leave_old();
         }
-        let mut waited = false;
         loop {
             let moved = match &mut self.walk {
-                Some((_, iter)) if !waited && iter.valid() => {
+                Some((_, iter)) if !self.waiting && iter.valid() => {
                     if self.forward {
                         iter.next()
                     } else {
@@ -120,8 +128,8 @@ impl SnapshotScan {
                     }
                 }
                 _ => {
-                    self.renew(waited)?;
-                    if !waited && !self.begun {
+                    self.renew()?;
+                    if !self.waiting && !self.begun {
                         self.begin().await?;
                     }
                     self.seek()
@@ -133,11 +141,10 @@ impl SnapshotScan {
                     return Ok(());
                 }
                 Err(ReadError::Absent(absent)) => {
-                    self.wait_for(absent, waited).await?;
-                    waited = true;
+                    self.wait_for(absent).await?;
                 }
                 Err(error) => {
-                    self.walk = None;
+                    (self.walk, self.waiting) = (None, false);
                     return Err(error.into());
                 }
             }
@@ -146,6 +153,7 @@ impl SnapshotScan {
 
     /// Takes note of where the walk stands now.
     fn stand(&mut self, standing: bool) {
+        self.waiting = false;
         let Some((_, iter)) = &self.walk else { return };
         let key = iter.key();
         let inside = match (self.forward, &self.from, &self.to) {
@@ -166,9 +174,9 @@ impl SnapshotScan {
     }
 
     /// A walk on the newest view, unless one has waited for something on the view that there is.
-    fn renew(&mut self, waited: bool) -> Result<(), FollowError> {
+    fn renew(&mut self) -> Result<(), FollowError> {
         let view = match &self.walk {
-            Some((view, _)) if waited => Arc::clone(view),
+            Some((view, _)) if self.waiting => Arc::clone(view),
             _ => {
                 self.base = self.snapshot.contents.view();
                 within(&self.base, &self.from, &self.to)
@@ -225,10 +233,12 @@ impl SnapshotScan {
     }
 
     /// Waits for what the walk did not find.
-    async fn wait_for(&mut self, absent: Absent, waited: bool) -> Result<(), FollowError> {
-        if !waited {
+    async fn wait_for(&mut self, absent: Absent) -> Result<(), FollowError> {
+        self.look_ahead();
+        if !self.waiting {
             // It may be in the newest view.
-            self.renew(false)?;
+            self.renew()?;
+            self.waiting = true;
         }
         let (contents, base) = (&self.snapshot.contents, Arc::clone(&self.base));
         let wanted = contents.table(&base, absent.table).zip(contents.place(absent.table));
@@ -238,7 +248,7 @@ impl SnapshotScan {
         let mut blocks = block..block + 1;
         if let Some(run) = runs(view).nth(number) {
             let at = run.partition_point(|other| other.info.max_key < table.info.max_key);
-            blocks = self.ahead.miss(&self.snapshot.fetcher, run, number, (at, block), self.forward);
+            blocks = self.ahead.missed(number, (at, block));
         }
         // On a runtime of one thread what was asked for ahead begins here.
         yield_once().await;
@@ -246,14 +256,16 @@ impl SnapshotScan {
         self.snapshot.explained(fetched).await
     }
 
-    /// Asks for what comes next; leaves a view that another one has taken the place of.
+    /// Asks for what comes next.
     fn look_ahead(&mut self) {
+        self.ahead.walked(std::mem::take(&mut self.walked));
         let Some((view, iter)) = &self.walk else { return };
-        for (number, (run, place)) in runs(view).zip(places(view, iter)).enumerate() {
-            if let Some(place) = place {
-                self.ahead.walk(&self.snapshot.fetcher, run, number, place, self.forward);
-            }
-        }
+        self.ahead.look(&self.snapshot.fetcher, runs(view), places(view, iter), self.forward);
+    }
+
+    /// Leaves a view that another one has taken the place of.
+    fn leave_old(&mut self) {
+        let Some((view, iter)) = &self.walk else { return };
         if Arc::ptr_eq(&self.base, &self.snapshot.contents.view()) {
             return;
         }

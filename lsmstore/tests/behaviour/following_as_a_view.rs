@@ -134,7 +134,7 @@ fn run(steps: Vec<Step>, budget: u64, bounds: (u8, u8)) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 25, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_follower_reads_what_a_view_shows(
