@@ -146,7 +146,10 @@ async fn contend(faults: Vec<Fault>, by: By) {
 
 /// Answers get lost, and conflicts are none.
 fn ambiguous() -> Vec<Fault> {
-    vec![Fault::always(Kind::After).on(&[Operation::Put]).chance(0.2, 21), Fault::always(Kind::Conflict).chance(0.2, 22)]
+    vec![
+        Fault::always(Kind::After).on(&[Operation::Put]).chance(0.2, 21),
+        Fault::always(Kind::Conflict).chance(0.2, 22),
+    ]
 }
 
 /// Everything fails a little.

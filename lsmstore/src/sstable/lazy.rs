@@ -41,7 +41,8 @@ impl Meta {
 
 /// A data block's payload, decompressed.
 pub(crate) struct Loaded {
-    payload: Vec<u8>,
+    /// Not a byte more than is counted: what decompresses leaves room.
+    payload: Box<[u8]>,
     entries: usize,
     restarts: usize,
     _charge: Charge,
@@ -52,7 +53,7 @@ impl Loaded {
     pub(crate) fn new(payload: Vec<u8>, charge: impl FnOnce(u64) -> Charge) -> Option<Loaded> {
         let Block { entries, restarts, .. } = Block::new(&payload)?;
         let charge = charge(payload.len() as u64);
-        Some(Loaded { payload, entries, restarts, _charge: charge })
+        Some(Loaded { payload: payload.into_boxed_slice(), entries, restarts, _charge: charge })
     }
 
     /// Bytes of the payload.
