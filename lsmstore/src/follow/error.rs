@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Formatter};
 
 use uuid::Uuid;
 
-use crate::error::{Corruption, ReadError, StorageError};
+use crate::error::{Corruption, ReadError, StorageError, WriteError};
 
 /// A follower, or one of its snapshots, that cannot answer.
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub enum FollowError {
     Storage(StorageError),
     /// Damaged bytes.
     Read(ReadError),
+    /// Writes of the log cannot be kept beside the tables.
+    Write(WriteError),
     /// There is no manifest under the prefix.
     NoStore {
         /// The prefix.
@@ -44,6 +46,7 @@ impl Display for FollowError {
         match self {
             FollowError::Storage(error) => error.fmt(f),
             FollowError::Read(error) => error.fmt(f),
+            FollowError::Write(error) => error.fmt(f),
             FollowError::NoStore { prefix } => write!(f, "there is no store under the prefix \"{prefix}\""),
             FollowError::Collected { object, manifest, newest } => write!(
                 f,
@@ -62,6 +65,7 @@ impl Error for FollowError {
         match self {
             FollowError::Storage(source) => Some(source),
             FollowError::Read(source) => Some(source),
+            FollowError::Write(source) => Some(source),
             _ => None,
         }
     }
@@ -76,6 +80,12 @@ impl From<StorageError> for FollowError {
 impl From<ReadError> for FollowError {
     fn from(source: ReadError) -> FollowError {
         FollowError::Read(source)
+    }
+}
+
+impl From<WriteError> for FollowError {
+    fn from(source: WriteError) -> FollowError {
+        FollowError::Write(source)
     }
 }
 

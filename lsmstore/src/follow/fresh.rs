@@ -11,13 +11,15 @@ use std::sync::Arc;
 use kriya_region::{ALIGNMENT, Region};
 
 use crate::batch::Batch;
-use crate::error::WriteError;
+use crate::error::{Corruption, StorageError, WriteError};
+use crate::follow::FollowError;
 use crate::follow::contents::Contents;
 use crate::key::MAX_SEQUENCE;
 use crate::manifest::ManifestInfo;
 use crate::memtable::Memtable;
 use crate::memtable::insert::{Heights, InsertError, Inserter, capacity_for};
 use crate::store::Replayed;
+use crate::wal::recover::Logged;
 
 /// Bytes of a memtable, unless a batch needs more.
 const MEMTABLE: usize = 4 << 20;
@@ -69,6 +71,19 @@ impl Fresh {
         let published = active.table().published();
         active.table().publish(last.max(published));
         Ok(Replayed::Applied)
+    }
+
+    /// Makes batches of the log readable beside `newest`.
+    pub(super) fn apply_all(&mut self, newest: &Contents, logged: Vec<Logged>) -> Result<(), FollowError> {
+        for Logged { first, batch } in logged {
+            let shown = newest.view().read_sequence();
+            if first > shown + 1 {
+                let what = format!("sequence number {first} does not follow, expected {}", shown + 1);
+                return Err(StorageError::Corrupt(Corruption::new("the log in the bucket", 0, what)).into());
+            }
+            self.apply(newest, first, &batch)?;
+        }
+        Ok(())
     }
 
     /// Puts what `next` does not hold beside it, which takes the place of `before`.

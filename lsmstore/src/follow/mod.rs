@@ -17,6 +17,7 @@ mod error;
 mod fetch;
 mod flights;
 mod fresh;
+mod logs;
 mod parts;
 mod scan;
 mod shelf;
@@ -48,6 +49,7 @@ use crate::metrics::counters::Reads;
 use crate::metrics::objects::{CountedObjects, RequestCounters};
 use crate::object::{self, Names};
 use crate::store::{Replayed, Requests};
+use crate::wal::remote::Tail;
 
 /// Manifests that are asked for one after the other before the newest is looked for.
 const STEPS: u64 = 4;
@@ -98,8 +100,8 @@ struct Inner {
     newest: RwLock<Newest>,
     /// Locked before `newest`.
     fresh: Mutex<Fresh>,
-    /// One look at the bucket at a time.
-    looking: tokio::sync::Mutex<()>,
+    /// One look at the bucket at a time. How far the log there was read.
+    looking: tokio::sync::Mutex<Vec<Tail>>,
 }
 
 #[derive(Clone)]
@@ -159,10 +161,13 @@ impl Follower {
             flights: Flights::default(),
             read_ahead: config.read_ahead_bytes.min(config.cache_bytes / 8).max(1),
         });
+        let (mut tails, mut fresh) = (logs::tails(&manifest, &[]), Fresh::new(number));
+        let logged = logs::read(&fetcher, manifest.store_id, &mut tails).await?;
         let contents = show(&fetcher, number, &manifest);
+        fresh.apply_all(&contents, logged)?;
         let newest = RwLock::new(Newest { contents, known });
-        let fresh = Mutex::new(Fresh::new(number));
-        Ok(Follower { inner: Arc::new(Inner { fetcher, newest, fresh, looking: tokio::sync::Mutex::default() }) })
+        let (fresh, looking) = (Mutex::new(fresh), tokio::sync::Mutex::new(tails));
+        Ok(Follower { inner: Arc::new(Inner { fetcher, newest, fresh, looking }) })
     }
 
     fn fresh(&self) -> MutexGuard<'_, Fresh> {
@@ -207,32 +212,41 @@ impl Follower {
         self.snapshot().get(key).await
     }
 
-    /// Looks for newer manifests: one request if there are none. Whether there were any. It relies on the writer to keep
-    /// each for a minute ([`Config::keep_for`](crate::Config::keep_for)): after a longer pause it lists them.
+    /// Looks for newer manifests, and for newer writes in the log if that is in the bucket
+    /// ([`Config::remote_log`](crate::Config::remote_log)): one request each if there are none. Whether there were any. It relies
+    /// on the writer to keep each manifest for a minute ([`Config::keep_for`](crate::Config::keep_for)): after a longer pause it
+    /// lists them.
     ///
     /// # Errors
     /// [`FollowError`]; what was known stays readable.
     pub async fn refresh(&self) -> Result<bool, FollowError> {
-        let _alone = self.inner.looking.lock().await;
+        let mut tails = self.inner.looking.lock().await;
+        let newer = self.look(&mut tails).await?;
+        // A newer manifest was taken with the log behind it.
+        if newer { Ok(true) } else { self.read_logs(&mut tails).await }
+    }
+
+    /// Whether there is a newer manifest, which is read from now on.
+    async fn look(&self, tails: &mut Vec<Tail>) -> Result<bool, FollowError> {
         let before = self.newest();
         let first = before.contents.info.number;
         let Fetcher { env, objects, names, .. } = &*self.inner.fetcher;
         if env.monotonic().saturating_sub(before.known) > LONG {
-            return self.jump(first).await;
+            return self.jump(first, tails).await;
         }
         let mut found = None;
         loop {
             let now = env.monotonic();
             let number = found.as_ref().map_or(first, |(number, _)| *number);
             if number - first >= STEPS {
-                self.jump(number).await?;
+                self.jump(number, tails).await?;
                 return Ok(true);
             }
             let path = names.manifest(number + 1);
             let Some(bytes) = object::get(&**objects, &path).await? else {
                 let newer = found.is_some();
                 match found {
-                    Some((number, manifest)) => self.adopt(number, &manifest, now)?,
+                    Some((number, manifest)) => self.adopt(number, &manifest, now, tails).await?,
                     None => self.known_at(now),
                 }
                 return Ok(newer);
@@ -242,17 +256,26 @@ impl Follower {
     }
 
     async fn look_for_newest(&self) -> Result<(), FollowError> {
-        let _alone = self.inner.looking.lock().await;
-        self.jump(self.newest().contents.info.number).await.map(drop)
+        let mut tails = self.inner.looking.lock().await;
+        self.jump(self.newest().contents.info.number, &mut tails).await.map(drop)
+    }
+
+    /// Shows what has come in the logs. Whether anything has.
+    async fn read_logs(&self, tails: &mut [Tail]) -> Result<bool, FollowError> {
+        let contents = self.newest().contents;
+        let logged = logs::read(&self.inner.fetcher, contents.info.store_id, tails).await?;
+        let newer = !logged.is_empty();
+        self.fresh().apply_all(&contents, logged)?;
+        Ok(newer)
     }
 
     /// Reads the newest manifest from now on. Whether it is newer than `number`.
-    async fn jump(&self, number: u64) -> Result<bool, FollowError> {
+    async fn jump(&self, number: u64, tails: &mut Vec<Tail>) -> Result<bool, FollowError> {
         let Fetcher { env, objects, names, .. } = &*self.inner.fetcher;
         let now = env.monotonic();
         match publish::latest(&**objects, names).await? {
             Some((newest, manifest)) if newest > self.newest().contents.info.number => {
-                self.adopt(newest, &manifest, now)?;
+                self.adopt(newest, &manifest, now, tails).await?;
                 Ok(newest > number)
             }
             Some(_) => {
@@ -266,15 +289,28 @@ impl Follower {
         }
     }
 
-    fn adopt(&self, number: u64, manifest: &Manifest, known: Duration) -> Result<(), FollowError> {
-        let mut fresh = self.fresh();
+    async fn adopt(
+        &self,
+        number: u64,
+        manifest: &Manifest,
+        known: Duration,
+        tails: &mut Vec<Tail>,
+    ) -> Result<(), FollowError> {
         let before = self.newest().contents;
         let expected = before.info.store_id;
         if manifest.store_id != expected {
             return Err(FollowError::AnotherStore { found: manifest.store_id, expected });
         }
+        // Another writer may have gone on without some of what was read: then all of it is read again, before anything is
+        // shown, so that nobody sees less than he did.
+        let same_writer = manifest.epoch == before.info.epoch;
+        let mut next = logs::tails(manifest, if same_writer { tails } else { &[] });
+        let logged = logs::read(&self.inner.fetcher, expected, &mut next).await?;
+        let mut fresh = self.fresh();
         let contents = show(&self.inner.fetcher, number, manifest);
         fresh.follow(&before.info, &contents);
+        fresh.apply_all(&contents, logged)?;
+        *tails = next;
         *self.inner.newest.write().unwrap_or_else(PoisonError::into_inner) = Newest { contents, known };
         Ok(())
     }

@@ -18,6 +18,7 @@ mod figures;
 mod fixture;
 mod flipped;
 mod following;
+mod following_a_log;
 mod following_an_unreliable_store;
 mod following_as_a_view;
 mod following_within_a_budget;
