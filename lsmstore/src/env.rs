@@ -1,4 +1,4 @@
-//! The seam to the outside: local files, clocks, random bytes, background work.
+//! The seam to the outside: local files, random bytes, and a [`Reactor`] for background work and time.
 //!
 //! Everything the store does besides calling the object store and an external log goes through [`Env`], so that a test
 //! can fail a sync, drop unsynced bytes, or run all work in one seeded order. [`SystemEnv`] is the real one.
@@ -7,13 +7,12 @@ use std::fmt::Debug;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::OnceLock;
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
 
-use futures::future::BoxFuture;
 use rand::TryRngCore;
 
 use crate::error::StorageError;
+use crate::reactor::{Reactor, TokioReactor};
 
 /// A local file being written.
 pub trait EnvFile: Send + Debug {
@@ -30,7 +29,7 @@ pub trait EnvFile: Send + Debug {
     fn sync(&mut self) -> io::Result<()>;
 }
 
-/// Local files, clocks, random bytes, background work.
+/// Local files, random bytes, and what runs background work.
 pub trait Env: Send + Sync + Debug + 'static {
     /// Makes a folder and those above it.
     ///
@@ -55,37 +54,32 @@ pub trait Env: Send + Sync + Debug + 'static {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Takes a file for this holder alone, until the value is dropped; `WouldBlock` if another has it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
-    /// Time since some fixed moment; never goes back.
-    fn monotonic(&self) -> Duration;
-    /// Waits, where it may block.
-    fn pause(&self, time: Duration) {
-        std::thread::sleep(time);
-    }
-    /// Time of day. Never used to decide whether something is safe.
-    fn wall(&self) -> SystemTime;
     /// Fills `bytes` with unguessable bytes.
     fn random(&self, bytes: &mut [u8]) -> io::Result<()>;
-    /// Runs `job` in the background.
-    fn spawn(&self, job: BoxFuture<'static, ()>);
-    /// Runs `job` where it may block.
-    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>);
+    /// What runs background work and tells how time passes.
+    fn reactor(&self) -> &dyn Reactor;
 }
 
-/// The real thing. Background work runs on the tokio runtime of whoever made this, or of whoever calls.
+/// The real thing.
 #[derive(Debug)]
 pub struct SystemEnv {
-    runtime: Option<tokio::runtime::Handle>,
+    reactor: Arc<dyn Reactor>,
 }
 
 impl SystemEnv {
-    /// Uses the tokio runtime that this is called in, if any.
+    /// Background work runs on the tokio runtime that this is called in, or on that of whoever calls.
     pub fn new() -> SystemEnv {
-        SystemEnv { runtime: tokio::runtime::Handle::try_current().ok() }
+        SystemEnv::with(Arc::new(TokioReactor::new()))
     }
 
-    /// Uses this tokio runtime.
+    /// Background work runs on this tokio runtime.
     pub fn on(runtime: tokio::runtime::Handle) -> SystemEnv {
-        SystemEnv { runtime: Some(runtime) }
+        SystemEnv::with(Arc::new(TokioReactor::on(runtime)))
+    }
+
+    /// Background work runs there.
+    pub fn with(reactor: Arc<dyn Reactor>) -> SystemEnv {
+        SystemEnv { reactor }
     }
 }
 
@@ -164,31 +158,12 @@ impl Env for SystemEnv {
         }
     }
 
-    fn monotonic(&self) -> Duration {
-        static START: OnceLock<Instant> = OnceLock::new();
-        START.get_or_init(Instant::now).elapsed()
-    }
-
-    fn wall(&self) -> SystemTime {
-        SystemTime::now()
-    }
-
     fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
         rand::rngs::OsRng.try_fill_bytes(bytes).map_err(io::Error::other)
     }
 
-    fn spawn(&self, job: BoxFuture<'static, ()>) {
-        match self.runtime.clone().or_else(|| tokio::runtime::Handle::try_current().ok()) {
-            Some(runtime) => drop(runtime.spawn(job)),
-            None => drop(std::thread::spawn(move || futures::executor::block_on(job))),
-        }
-    }
-
-    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
-        match self.runtime.clone().or_else(|| tokio::runtime::Handle::try_current().ok()) {
-            Some(runtime) => drop(runtime.spawn_blocking(job)),
-            None => drop(std::thread::spawn(job)),
-        }
+    fn reactor(&self) -> &dyn Reactor {
+        &*self.reactor
     }
 }
 
@@ -198,7 +173,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
     job: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, JobLost> {
     let (send, receive) = tokio::sync::oneshot::channel();
-    env.spawn_blocking(Box::new(move || drop(send.send(job()))));
+    env.reactor().spawn_blocking(Box::new(move || drop(send.send(job()))));
     receive.await.map_err(|_| JobLost)
 }
 
@@ -208,7 +183,7 @@ pub(crate) async fn to_its_end<T: Send + 'static>(
     job: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, JobLost> {
     let (send, receive) = tokio::sync::oneshot::channel();
-    env.spawn(Box::pin(async move { drop(send.send(job.await)) }));
+    env.reactor().spawn(Box::pin(async move { drop(send.send(job.await)) }));
     receive.await.map_err(|_| JobLost)
 }
 

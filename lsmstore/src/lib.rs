@@ -72,6 +72,7 @@ mod place;
 mod prefetch;
 mod probe;
 mod ranges;
+mod reactor;
 #[cfg(feature = "s3")]
 mod s3;
 mod sstable;
@@ -107,6 +108,7 @@ pub use manifest::{
     Candidates, LeftBehind, ManifestInfo, candidates, manifest_numbers, missing_table, peek, pending_tables,
     read_manifest,
 };
+pub use reactor::{Reactor, TokioReactor};
 pub use sstable::{TableId, TableRef};
 pub use store::{
     Applied, Durability, FlushOptions, Flushed, KeepAll, LevelStats, LocalStats, MergeEntry, MergePolicy, Merged,

@@ -84,7 +84,7 @@ impl Pass<'_> {
         let published = self.owner.map_or(0, Owner::published);
         let manifests = self.manifests(&mut report).await?;
         // Whoever reads what is replaced now has begun before.
-        let now = self.env.monotonic();
+        let now = self.env.reactor().monotonic();
         let Some((&newest, _)) = manifests.last_key_value() else { return Ok(report) };
         let epoch = self.epoch(newest, published).await?;
         let boundaries = object::list(self.objects, &self.names.boundaries()).await?;

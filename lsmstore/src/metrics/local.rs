@@ -4,12 +4,10 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
-
-use futures::future::BoxFuture;
 
 use crate::env::{Env, EnvFile};
 use crate::metrics::Counter;
+use crate::reactor::Reactor;
 
 /// Files of one kind.
 #[derive(Debug, Default)]
@@ -139,27 +137,11 @@ impl Env for CountedEnv {
         self.inner.lock(path)
     }
 
-    fn monotonic(&self) -> Duration {
-        self.inner.monotonic()
-    }
-
-    fn wall(&self) -> SystemTime {
-        self.inner.wall()
-    }
-
-    fn pause(&self, time: Duration) {
-        self.inner.pause(time);
-    }
-
     fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
         self.inner.random(bytes)
     }
 
-    fn spawn(&self, job: BoxFuture<'static, ()>) {
-        self.inner.spawn(job);
-    }
-
-    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
-        self.inner.spawn_blocking(job);
+    fn reactor(&self) -> &dyn Reactor {
+        self.inner.reactor()
     }
 }

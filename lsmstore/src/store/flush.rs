@@ -132,7 +132,7 @@ pub(super) fn retire(tables: &[Arc<Table>]) {
 impl Inner {
     /// Flushes the memtables of the last rotation, or of a new one. Returns how many tables that made.
     async fn flush_rotation(self: &Arc<Inner>, local: &mut Local, options: FlushOptions) -> Result<usize, FlushError> {
-        let began = self.env.monotonic();
+        let began = self.env.reactor().monotonic();
         let rotation = match local.rotation.take() {
             Some(rotation) => rotation,
             None => self.rotation(local.manifest.position).await?,
@@ -144,7 +144,7 @@ impl Inner {
                 local.rotation = Some(rotation);
             }
             Ok((tables, bytes)) if *tables > 0 => {
-                self.counters.flushed(self.env.monotonic().saturating_sub(began), *bytes);
+                self.counters.flushed(self.env.reactor().monotonic().saturating_sub(began), *bytes);
             }
             Ok(_) => {}
         }

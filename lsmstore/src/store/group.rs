@@ -94,7 +94,7 @@ impl Store {
         };
         if lead {
             let inner = Arc::clone(&self.inner);
-            self.inner.env.spawn_blocking(Box::new(move || inner.lead()));
+            self.inner.env.reactor().spawn_blocking(Box::new(move || inner.lead()));
         }
         let answer = answered.await.unwrap_or_else(|_| {
             let what = "the job that writes the log ended without an answer".to_owned();

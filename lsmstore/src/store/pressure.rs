@@ -126,7 +126,7 @@ impl Inner {
         let (mut left, mut held) = (self.write_delay(bytes), Duration::ZERO);
         while !left.is_zero() && self.usable().is_ok() {
             let slice = left.min(SLICE);
-            self.env.pause(slice);
+            self.env.reactor().pause(slice);
             held += slice;
             left = left.saturating_sub(slice).min(self.write_delay(bytes));
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::env::Env;
 use crate::error::FlushError;
 use crate::store::{FlushOptions, Inner, MergePolicy, Store};
 
@@ -54,7 +55,7 @@ impl Store {
     /// Flushes, merges and publishes whatever is due, until the store is closed, fenced, poisoned, or gone with its last
     /// handle (of which this holds none). What fails is tried again after a while, and counted in [`Store::stats`].
     ///
-    /// One for each store is enough; it needs a tokio runtime with a timer:
+    /// One for each store is enough. With the usual [`SystemEnv`](crate::SystemEnv) it needs a tokio runtime with a timer:
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -84,57 +85,66 @@ impl Store {
         // The sender goes with the store, which ends the work.
         self.on_view_change(Box::new(move |_| woken.send_replace(())));
         let store = Arc::downgrade(&self.inner);
-        async move { keep(store, wakes, policy, &stop).await }
+        let env = Arc::clone(&self.inner.env);
+        async move { Upkeep { store, env, wakes, policy, stop: &stop, done: watch::Sender::new(()) }.keep().await }
     }
 }
 
-async fn keep(store: Weak<Inner>, wakes: watch::Receiver<()>, policy: Arc<dyn MergePolicy>, stop: &Stop) {
-    let (done, _) = watch::channel(());
-    let each = |job| repeat(job, store.clone(), wakes.clone(), &done, &policy, stop);
-    // Two merge: one may be long.
-    tokio::join!(each(Job::Flush), each(Job::Merge), each(Job::Merge), each(Job::Publish));
+/// What the loops share. Of the store it holds nothing that keeps it open.
+struct Upkeep<'a> {
+    store: Weak<Inner>,
+    env: Arc<dyn Env>,
+    wakes: watch::Receiver<()>,
+    policy: Arc<dyn MergePolicy>,
+    stop: &'a Stop,
+    done: watch::Sender<()>,
 }
 
-/// Does a job whenever it is due.
-async fn repeat(
-    job: Job,
-    store: Weak<Inner>,
-    mut wakes: watch::Receiver<()>,
-    done: &watch::Sender<()>,
-    policy: &Arc<dyn MergePolicy>,
-    stop: &Stop,
-) {
-    let mut others = done.subscribe();
-    let mut pause = SHORTEST;
-    loop {
-        wakes.borrow_and_update();
-        others.borrow_and_update();
-        let Some(inner) = store.upgrade() else { return };
-        if inner.usable().is_err() || stop.wanted() {
-            return;
-        }
-        match (Store { inner }).do_if_due(job, policy).await {
-            Ok(true) => {
-                pause = SHORTEST;
-                done.send_replace(());
-                continue;
+impl Upkeep<'_> {
+    async fn keep(&self) {
+        let each = |job| self.repeat(job);
+        // Two merge: one may be long. In order, so that nothing but the reactor decides what is done first.
+        tokio::join!(biased; each(Job::Flush), each(Job::Merge), each(Job::Merge), each(Job::Publish));
+    }
+
+    /// Does a job whenever it is due.
+    async fn repeat(&self, job: Job) {
+        let Upkeep { store, env, wakes, policy, stop, done } = self;
+        let mut wakes = wakes.clone();
+        let mut others = done.subscribe();
+        let mut pause = SHORTEST;
+        loop {
+            wakes.borrow_and_update();
+            others.borrow_and_update();
+            let Some(inner) = store.upgrade() else { return };
+            if inner.usable().is_err() || stop.wanted() {
+                return;
             }
-            Ok(false) => pause = SHORTEST,
-            Err(FlushError::Unusable(_)) => return,
-            Err(_) => {
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    () = stop.come() => {}
-                    woken = wakes.changed() => if woken.is_err() { return },
+            match (Store { inner }).do_if_due(job, policy).await {
+                Ok(true) => {
+                    pause = SHORTEST;
+                    done.send_replace(());
+                    continue;
                 }
-                pause = (pause * 2).min(LONGEST);
-                continue;
+                Ok(false) => pause = SHORTEST,
+                Err(FlushError::Unusable(_)) => return,
+                Err(_) => {
+                    tokio::select! {
+                        biased;
+                        () = env.reactor().sleep(pause) => {}
+                        () = stop.come() => {}
+                        woken = wakes.changed() => if woken.is_err() { return },
+                    }
+                    pause = (pause * 2).min(LONGEST);
+                    continue;
+                }
             }
-        }
-        tokio::select! {
-            woken = wakes.changed() => if woken.is_err() { return },
-            _ = others.changed() => {}
-            () = stop.come() => {}
+            tokio::select! {
+                biased;
+                woken = wakes.changed() => if woken.is_err() { return },
+                _ = others.changed() => {}
+                () = stop.come() => {}
+            }
         }
     }
 }

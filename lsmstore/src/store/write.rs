@@ -86,7 +86,7 @@ impl Store {
 impl Inner {
     /// Takes note of a write that was refused, or taken after one that was.
     pub(super) fn noted<T>(&self, result: Result<T, WriteError>) -> Result<T, WriteError> {
-        self.counters.stalls.ended(&result, || self.env.monotonic());
+        self.counters.stalls.ended(&result, || self.env.reactor().monotonic());
         result
     }
 

@@ -1,99 +1,18 @@
 //! Background work beside writers and beside each other: who waits for whom, for how long, and what is left of work that
 //! was cut off.
 
-use std::fs::File;
-use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use futures::future::BoxFuture;
 use lsmstore::{
-    Batch, Config, Durability, Env, EnvFile, KeepAll, LogChoice, MergePolicy, Store, SystemEnv, WriteError,
+    Batch, Config, Durability, KeepAll, LogChoice, MergePolicy, Reactor, Store, SystemEnv, WriteError,
     objects::ObjectStore,
 };
 
+use crate::env::Clock;
 use crate::fixture::{Fixture, get, puts};
 use crate::levels::{self, LEVEL, same, scattered, settle};
-
-/// Time that passes only where somebody waits.
-#[derive(Debug)]
-struct Clock {
-    system: SystemEnv,
-    now: Mutex<Duration>,
-}
-
-impl Clock {
-    fn new() -> Arc<Clock> {
-        Arc::new(Clock { system: SystemEnv::new(), now: Mutex::default() })
-    }
-}
-
-impl Env for Clock {
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.system.create_dir(dir)
-    }
-
-    fn create(&self, path: &Path) -> io::Result<Box<dyn EnvFile>> {
-        self.system.create(path)
-    }
-
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        self.system.read(path)
-    }
-
-    fn open(&self, path: &Path) -> io::Result<File> {
-        self.system.open(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.system.rename(from, to)
-    }
-
-    fn truncate(&self, path: &Path, length: u64) -> io::Result<()> {
-        self.system.truncate(path, length)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.system.remove(path)
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.system.list(dir)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.system.sync_dir(dir)
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        self.system.lock(path)
-    }
-
-    fn monotonic(&self) -> Duration {
-        *self.now.lock().unwrap()
-    }
-
-    fn pause(&self, time: Duration) {
-        *self.now.lock().unwrap() += time;
-    }
-
-    fn wall(&self) -> SystemTime {
-        self.system.wall()
-    }
-
-    fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
-        self.system.random(bytes)
-    }
-
-    fn spawn(&self, job: BoxFuture<'static, ()>) {
-        self.system.spawn(job);
-    }
-
-    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
-        self.system.spawn_blocking(job);
-    }
-}
 
 /// Holds a merge up before its first group, and says when it has come so far.
 #[derive(Default)]
@@ -232,15 +151,14 @@ async fn two_that_merge_beside_each_other_while_others_write_lose_nothing() {
 }
 
 async fn open_with_clock(fixture: &Fixture, config: Config, clock: &Arc<Clock>, log: LogChoice) -> Store {
-    Store::open(config, Arc::clone(&fixture.objects) as Arc<dyn ObjectStore>, Arc::clone(clock) as _, log)
-        .await
-        .unwrap()
+    let env = Arc::new(SystemEnv::with(Arc::clone(clock) as _));
+    Store::open(config, Arc::clone(&fixture.objects) as Arc<dyn ObjectStore>, env, log).await.unwrap()
 }
 
 #[tokio::test]
 async fn merges_keep_to_their_rate_and_flushes_do_not_care() {
     let fixture = Fixture::new();
-    let clock = Clock::new();
+    let clock = Arc::<Clock>::default();
     let config = fixture.config().memtable_bytes(1 << 20).merge_rate(100_000);
     let store = open_with_clock(&fixture, config, &clock, LogChoice::Nobody).await;
     for round in 0..4_u8 {
@@ -263,7 +181,7 @@ async fn merges_keep_to_their_rate_and_flushes_do_not_care() {
 #[tokio::test(flavor = "multi_thread")]
 async fn writers_are_held_back_more_the_more_is_owed_while_a_merge_pays_it_and_not_else() {
     let fixture = Fixture::new();
-    let clock = Clock::new();
+    let clock = Arc::<Clock>::default();
     let config = fixture.config().max_frozen(100).l0_merge_trigger(2);
     let store = open_with_clock(&fixture, config, &clock, LogChoice::Own).await;
     let write = async |key: &str| {

@@ -10,7 +10,8 @@ use lsmstore::{
 };
 use object_store::{ObjectStore, ObjectStoreExt};
 
-use crate::fixture::{Fixture, SetClock, get, names, puts};
+use crate::env::Clock;
+use crate::fixture::{Fixture, get, names, puts};
 
 const SOON: Duration = Duration::ZERO;
 
@@ -115,10 +116,11 @@ async fn whoever_does_not_own_the_bucket_is_told_what_is_garbage() {
 #[tokio::test]
 async fn garbage_stays_for_the_quarantine_by_the_clock_of_one_process() {
     let fixture = Fixture::new();
-    let clock = Arc::new(SetClock::default());
+    let clock = Arc::new(Clock::default());
+    let env = Arc::new(SystemEnv::with(Arc::clone(&clock) as _));
     let config = config(&fixture).quarantine(Duration::from_secs(60));
     let open =
-        || Store::open(config.clone(), Arc::clone(&fixture.objects) as _, Arc::clone(&clock) as _, LogChoice::Nobody);
+        || Store::open(config.clone(), Arc::clone(&fixture.objects) as _, Arc::clone(&env) as _, LogChoice::Nobody);
     let store = open().await.unwrap();
     rounds(&store, 0, 4).await;
     assert!(pass(&store).await.deleted.is_empty());

@@ -6,14 +6,14 @@
 //! was synced, bytes once their file was; folders themselves are taken for durable.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
 
-use futures::future::BoxFuture;
 use lsmstore::{Env, EnvFile, SystemEnv};
+
+use crate::env::{AtOnce, Like, Over};
 
 /// Bytes that a disk writes as a whole.
 const SECTOR: usize = 512;
@@ -61,8 +61,10 @@ impl Journal {
     }
 }
 
+pub type Disk = Over<Hardware>;
+
 #[derive(Debug)]
-pub struct Disk {
+pub struct Hardware {
     root: PathBuf,
     system: SystemEnv,
     journal: Arc<Journal>,
@@ -97,9 +99,12 @@ impl Disk {
     /// One that notes when each thing was done, by a clock that counts what happens elsewhere.
     pub fn with_clock(root: &Path, clock: Clock) -> Disk {
         let journal = Arc::new(Journal { ops: Mutex::default(), clock });
-        Disk { root: root.to_owned(), system: SystemEnv::new(), journal, files: Mutex::new(0) }
+        let system = SystemEnv::with(Arc::<AtOnce>::default());
+        Over(Hardware { root: root.to_owned(), system, journal, files: Mutex::new(0) })
     }
+}
 
+impl Hardware {
     /// How many things were done so far.
     pub fn ops(&self) -> usize {
         self.journal.ops.lock().unwrap().len()
@@ -242,9 +247,9 @@ fn torn(bytes: &[u8], synced: usize, draw: &mut impl FnMut(usize) -> usize) -> V
     left
 }
 
-impl Env for Disk {
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.system.create_dir(dir)
+impl Like for Hardware {
+    fn other(&self) -> &dyn Env {
+        &self.system
     }
     fn create(&self, path: &Path) -> io::Result<Box<dyn EnvFile>> {
         // What is replaced here could be lost before the new one is durable.
@@ -257,12 +262,6 @@ impl Env for Disk {
         };
         self.note(Op::Create(self.within(path), number));
         Ok(Box::new(DiskFile { file, number, journal: Arc::clone(&self.journal) }))
-    }
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        self.system.read(path)
-    }
-    fn open(&self, path: &Path) -> io::Result<File> {
-        self.system.open(path)
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.system.rename(from, to)?;
@@ -279,29 +278,8 @@ impl Env for Disk {
         self.note(Op::Remove(self.within(path)));
         Ok(())
     }
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.system.list(dir)
-    }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.note(Op::SyncDir(self.within(dir)));
         Ok(())
-    }
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        self.system.lock(path)
-    }
-    fn monotonic(&self) -> Duration {
-        self.system.monotonic()
-    }
-    fn wall(&self) -> SystemTime {
-        self.system.wall()
-    }
-    fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
-        self.system.random(bytes)
-    }
-    fn spawn(&self, job: BoxFuture<'static, ()>) {
-        self.system.spawn(job);
-    }
-    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
-        job();
     }
 }

@@ -2,21 +2,17 @@
 //! that fails on demand.
 
 use std::fmt::{self, Debug, Display};
-use std::fs::File;
-use std::io;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use futures::TryStreamExt;
-use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use lsmstore::objects::{self, ObjectStore};
 use lsmstore::{
-    Batch, Birth, Config, Env, EnvFile, ExternalLog, LogChoice, LogError, ManifestInfo, OpenError, Replayed, Store,
-    SystemEnv, WriteError,
+    Batch, Birth, Config, ExternalLog, LogChoice, LogError, ManifestInfo, OpenError, Replayed, Store, SystemEnv,
+    WriteError,
 };
 use object_store::path::Path as ObjectPath;
 use object_store::{
@@ -87,67 +83,6 @@ pub async fn names(fixture: &Fixture, part: &str) -> Vec<ObjectPath> {
     let mut names: Vec<_> = names.filter(|name| name.as_ref().contains(part)).collect();
     names.sort();
     names
-}
-
-/// The real thing, with a clock that only tests move.
-#[derive(Debug, Default)]
-pub struct SetClock {
-    system: SystemEnv,
-    now: Mutex<Duration>,
-}
-
-impl SetClock {
-    pub fn forward(&self, by: Duration) {
-        *self.now.lock().unwrap() += by;
-    }
-}
-
-impl Env for SetClock {
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.system.create_dir(dir)
-    }
-    fn create(&self, path: &Path) -> io::Result<Box<dyn EnvFile>> {
-        self.system.create(path)
-    }
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        self.system.read(path)
-    }
-    fn open(&self, path: &Path) -> io::Result<File> {
-        self.system.open(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.system.rename(from, to)
-    }
-    fn truncate(&self, path: &Path, length: u64) -> io::Result<()> {
-        self.system.truncate(path, length)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.system.remove(path)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.system.list(dir)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.system.sync_dir(dir)
-    }
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        self.system.lock(path)
-    }
-    fn monotonic(&self) -> Duration {
-        *self.now.lock().unwrap()
-    }
-    fn wall(&self) -> SystemTime {
-        self.system.wall()
-    }
-    fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
-        self.system.random(bytes)
-    }
-    fn spawn(&self, job: BoxFuture<'static, ()>) {
-        self.system.spawn(job);
-    }
-    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
-        self.system.spawn_blocking(job);
-    }
 }
 
 /// A batch of puts.

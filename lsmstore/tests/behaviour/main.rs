@@ -12,6 +12,7 @@ mod crashing;
 mod damage;
 mod disk;
 mod elsewhere;
+mod env;
 mod external_log;
 mod fencing;
 mod figures;

@@ -1,14 +1,12 @@
 //! Local files: what must be synced is synced before it is relied upon, and a failed sync is the end.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, SystemTime};
 
-use futures::future::BoxFuture;
 use lsmstore::{Durability, Env, EnvFile, FlushOptions, KeepAll, LogChoice, Store, SystemEnv, Unusable, WriteError};
 
+use crate::env::{Like, Over};
 use crate::fixture::{Fixture, puts};
 
 /// Notes what is done to files; syncs fail, or are held up, on demand.
@@ -85,62 +83,32 @@ impl EnvFile for WatchedFile {
     }
 }
 
-impl Env for Watched {
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.system.create_dir(dir)
+impl Like for Watched {
+    fn other(&self) -> &dyn Env {
+        &self.system
     }
     fn create(&self, path: &Path) -> io::Result<Box<dyn EnvFile>> {
         self.notes.note("create", path);
         let file = self.system.create(path)?;
         Ok(Box::new(WatchedFile { file, path: path.to_owned(), notes: Arc::clone(&self.notes) }))
     }
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        self.system.read(path)
-    }
-    fn open(&self, path: &Path) -> io::Result<File> {
-        self.system.open(path)
-    }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.notes.note("rename", to);
         self.system.rename(from, to)
-    }
-    fn truncate(&self, path: &Path, length: u64) -> io::Result<()> {
-        self.system.truncate(path, length)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.notes.note("remove", path);
         self.system.remove(path)
     }
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.system.list(dir)
-    }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.notes.note("sync", dir);
         self.system.sync_dir(dir)
-    }
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        self.system.lock(path)
-    }
-    fn monotonic(&self) -> Duration {
-        self.system.monotonic()
-    }
-    fn wall(&self) -> SystemTime {
-        self.system.wall()
-    }
-    fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
-        self.system.random(bytes)
-    }
-    fn spawn(&self, job: BoxFuture<'static, ()>) {
-        self.system.spawn(job);
-    }
-    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
-        self.system.spawn_blocking(job);
     }
 }
 
 async fn open(fixture: &Fixture) -> (Store, Arc<Notes>) {
     let notes = Arc::new(Notes::default());
-    let env = Arc::new(Watched { system: SystemEnv::new(), notes: Arc::clone(&notes) });
+    let env = Arc::new(Over(Watched { system: SystemEnv::new(), notes: Arc::clone(&notes) }));
     let objects = Arc::clone(&fixture.objects) as _;
     let store = Store::open(fixture.config(), objects, env, LogChoice::Own).await.unwrap();
     (store, notes)

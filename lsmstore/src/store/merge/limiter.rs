@@ -5,7 +5,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use crate::env::Env;
+use crate::reactor::Reactor;
 use crate::store::lock;
 use crate::store::pressure::{Jobs, Work};
 
@@ -48,9 +48,9 @@ impl Limiter {
     }
 
     /// Waits until so many bytes may be read or written, or the merge is not to go on.
-    pub(super) fn take(&self, env: &dyn Env, jobs: &Jobs, bytes: u64, goes_on: impl Fn() -> bool) {
+    pub(super) fn take(&self, reactor: &dyn Reactor, jobs: &Jobs, bytes: u64, goes_on: impl Fn() -> bool) {
         let Some(rate) = self.rate else { return };
-        let mut left = lock(&self.bucket).take(env.monotonic(), bytes, rate);
+        let mut left = lock(&self.bucket).take(reactor.monotonic(), bytes, rate);
         let mut gives_way = GIVES_WAY;
         while goes_on() {
             let flushing = !gives_way.is_zero() && jobs.any(Work::Flush);
@@ -58,7 +58,7 @@ impl Limiter {
                 return;
             }
             let slice = if left.is_zero() { SLICE } else { left.min(SLICE) };
-            env.pause(slice);
+            reactor.pause(slice);
             left = left.saturating_sub(slice);
             if flushing {
                 gives_way = gives_way.saturating_sub(slice);

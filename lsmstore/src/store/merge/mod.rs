@@ -197,7 +197,7 @@ impl Inner {
             Pick::Wait | Pick::Nothing => return Ok(Merged::default()),
         };
         let _running = inner.jobs.begin(if choice.to <= 2 { Work::UpperMerge } else { Work::DeepMerge });
-        let began = inner.env.monotonic();
+        let began = inner.env.reactor().monotonic();
         let view = inner.current();
         let inputs: HashSet<TableId> = choice.tables().map(|table| table.info.id).collect();
         let own = choice.to.checked_sub(1).and_then(|to| view.levels.get(to));
@@ -215,7 +215,7 @@ impl Inner {
         let bytes = outputs.iter().map(|table| table.info.mirror_len).sum();
         let merged = Merged { inputs: inputs.len(), outputs: outputs.len(), bytes, dropped };
         inner.replace(&inputs, choice.to, Some((outputs, floor))).await?;
-        let took = inner.env.monotonic().saturating_sub(began);
+        let took = inner.env.reactor().monotonic().saturating_sub(began);
         inner.counters.merged(choice.to, took, (above, same), bytes);
         Ok(merged)
     }

@@ -146,7 +146,7 @@ impl Job {
         self.uncharged += bytes;
         if self.uncharged >= CHARGE {
             let (store, bytes) = (&self.store, std::mem::take(&mut self.uncharged));
-            store.limiter.take(&*store.env, &store.jobs, bytes, || self.goes_on());
+            store.limiter.take(store.env.reactor(), &store.jobs, bytes, || self.goes_on());
         }
     }
 
