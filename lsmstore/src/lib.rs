@@ -108,7 +108,7 @@ pub use manifest::{
     Candidates, LeftBehind, ManifestInfo, candidates, manifest_numbers, missing_table, peek, pending_tables,
     read_manifest,
 };
-pub use reactor::{Reactor, TokioReactor};
+pub use reactor::{DeterministicReactor, Reactor, Stalled, TokioReactor};
 pub use sstable::{TableId, TableRef};
 pub use store::{
     Applied, Durability, FlushOptions, Flushed, KeepAll, LevelStats, LocalStats, MergeEntry, MergePolicy, Merged,

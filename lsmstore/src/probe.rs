@@ -1,8 +1,9 @@
 //! Whether an object store refuses to create what is there already: on this alone it depends that two writers cannot
 //! harm each other.
 //!
-//! Asked once, when a store is made; the first manifest is the mark that it was. Five requests on two scratch objects: one
-//! is created twice, the other by two at once (some stores check first and write then), and both are deleted.
+//! Asked once, when a store is made; the first manifest is the mark that it was. Five requests on two scratch objects, if
+//! none conflicts without reason: one is created twice, the other by two at once (some stores check first and write then),
+//! and both are deleted.
 
 use bytes::Bytes;
 use object_store::path::Path;
@@ -11,6 +12,9 @@ use uuid::Uuid;
 
 use crate::error::StorageError;
 use crate::object::{self, Names};
+
+/// How often a creation is repeated that is refused although nothing is there.
+const ATTEMPTS: usize = 8;
 
 /// What a creation came to.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,7 +44,14 @@ pub(crate) async fn refuses_second_create(
 ) -> Result<bool, StorageError> {
     let paths = nonces.map(|nonce| names.probe(nonce));
     let tried = async {
-        let first = create(objects, &paths[0], nonces[0]).await?;
+        let mut first = create(objects, &paths[0], nonces[0]).await?;
+        for _ in 0..ATTEMPTS {
+            // Nobody else has that name: it is there by a first attempt that was repeated, or it was a conflict that is none.
+            if first != Outcome::Refused || object::exists(objects, &paths[0]).await? {
+                break;
+            }
+            first = create(objects, &paths[0], nonces[0]).await?;
+        }
         if first == Outcome::Unknown || create(objects, &paths[0], nonces[1]).await? != Outcome::Refused {
             return Ok(false);
         }

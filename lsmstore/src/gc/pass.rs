@@ -380,7 +380,7 @@ struct Found<'a> {
     useless: &'a mut HashMap<Path, std::time::Duration>,
     memory: &'a Memory,
     now: std::time::Duration,
-    aged: &'a dyn Fn(std::time::Duration) -> bool,
+    aged: &'a (dyn Fn(std::time::Duration) -> bool + Sync),
 }
 
 impl Found<'_> {

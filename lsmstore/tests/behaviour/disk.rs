@@ -96,6 +96,29 @@ impl Disk {
         Disk::with_clock(root, Box::new(|| 0))
     }
 
+    /// One whose files are there already, and durable.
+    pub fn found(root: &Path) -> Disk {
+        let disk = Disk::new(root);
+        let mut folders = vec![root.to_owned()];
+        while let Some(folder) = folders.pop() {
+            let mut paths: Vec<PathBuf> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+            paths.sort();
+            for path in paths {
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let mut files = disk.files.lock().unwrap();
+                *files += 1;
+                disk.note(Op::Create(disk.within(&path), *files));
+                disk.note(Op::Append(*files, fs::read(&path).unwrap()));
+                disk.note(Op::Sync(*files));
+            }
+            disk.note(Op::SyncDir(disk.within(&folder)));
+        }
+        disk
+    }
+
     /// One that notes when each thing was done, by a clock that counts what happens elsewhere.
     pub fn with_clock(root: &Path, clock: Clock) -> Disk {
         let journal = Arc::new(Journal { ops: Mutex::default(), clock });

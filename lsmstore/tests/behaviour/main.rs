@@ -10,6 +10,7 @@ mod collecting;
 mod conditions;
 mod crashing;
 mod damage;
+#[allow(dead_code, reason = "shared with the simulation")]
 mod disk;
 mod elsewhere;
 mod env;

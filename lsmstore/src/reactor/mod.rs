@@ -1,7 +1,11 @@
-//! What runs background work and tells how time passes: [`Reactor`]. [`TokioReactor`] is the real one.
+//! What runs background work and tells how time passes: [`Reactor`]. [`TokioReactor`] is the real one,
+//! [`DeterministicReactor`] one for tests.
 //!
 //! Everything that the store does beside its callers is started here and waits here, so that whoever gives it another
 //! reactor decides in which order things happen and how long they take.
+
+mod deterministic;
+mod workers;
 
 use std::fmt::Debug;
 use std::sync::OnceLock;
@@ -10,6 +14,8 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::runtime::Handle;
+
+pub use deterministic::{DeterministicReactor, Stalled};
 
 /// Runs background work and tells how time passes.
 pub trait Reactor: Send + Sync + Debug + 'static {

@@ -1,0 +1,214 @@
+//! Machines with disks, and processes on them that see files only for as long as they live.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use lsmstore::{DeterministicReactor, Env, EnvFile, Reactor};
+
+use crate::bucket::{Bucket, Link};
+use crate::disk::{Disk, Loss};
+use crate::env::{Like, Over};
+
+/// A machine, which has one disk at a time: what a power cut leaves is on another one.
+pub struct Machine {
+    root: PathBuf,
+    cuts: AtomicU64,
+    disk: Mutex<Arc<Disk>>,
+    locks: Arc<Mutex<BTreeMap<PathBuf, u64>>>,
+    pub link: Link,
+    dir: Mutex<PathBuf>,
+}
+
+impl Machine {
+    pub fn new(root: &Path, name: usize, bucket: &Arc<Bucket>) -> Machine {
+        let root = root.join(format!("machine{name}"));
+        let dir = root.join("0");
+        std::fs::create_dir_all(&dir).unwrap();
+        let disk = Mutex::new(Arc::new(Disk::new(&dir)));
+        let link = Link::new(bucket);
+        Machine { root, cuts: AtomicU64::new(0), disk, locks: Arc::default(), link, dir: Mutex::new(dir) }
+    }
+
+    /// The folder of the store.
+    pub fn folder(&self) -> PathBuf {
+        self.dir.lock().unwrap().join("store")
+    }
+
+    /// A process begins.
+    pub fn start(&self, reactor: &DeterministicReactor, faults: u64) -> Arc<Process> {
+        let reactor = reactor.process();
+        let alive = Arc::new(AtomicBool::new(true));
+        let failed = Arc::new(AtomicBool::new(false));
+        let number = reactor.random(u64::MAX);
+        let (disk, locks) = (Arc::clone(&self.disk.lock().unwrap()), Arc::clone(&self.locks));
+        let env = Arc::new(Over(Local { disk, reactor, alive, failed, faults, locks, number }));
+        Arc::new(Process { env })
+    }
+
+    /// The power goes and comes again; no process lives on.
+    pub fn lose_power(&self, reactor: &DeterministicReactor) {
+        let loss = if reactor.random(3) == 0 { Loss::Unsynced } else { Loss::Torn(reactor.random(1 << 40)) };
+        let cuts = self.cuts.fetch_add(1, Ordering::Relaxed) + 1;
+        let dir = self.root.join(cuts.to_string());
+        std::fs::create_dir_all(&dir).unwrap();
+        let mut disk = self.disk.lock().unwrap();
+        disk.left_behind(disk.ops(), loss, &dir);
+        *disk = Arc::new(Disk::found(&dir));
+        let before = std::mem::replace(&mut *self.dir.lock().unwrap(), dir);
+        // Maps stay.
+        std::fs::remove_dir_all(before).unwrap();
+        self.locks.lock().unwrap().clear();
+    }
+}
+
+/// A process: its tasks, jobs and files end together.
+pub struct Process {
+    pub env: Arc<Over<Local>>,
+}
+
+impl Process {
+    pub fn reactor(&self) -> &DeterministicReactor {
+        &self.env.reactor
+    }
+
+    /// Whether one of its syncs failed.
+    pub fn failed(&self) -> bool {
+        self.env.failed.load(Ordering::Relaxed)
+    }
+
+    pub fn kill(&self) {
+        self.env.alive.store(false, Ordering::Relaxed);
+        self.env.reactor.kill();
+        self.env.locks.lock().unwrap().retain(|_, holder| *holder != self.env.number);
+    }
+}
+
+/// What a process sees of its machine.
+#[derive(Debug)]
+pub struct Local {
+    disk: Arc<Disk>,
+    reactor: DeterministicReactor,
+    alive: Arc<AtomicBool>,
+    failed: Arc<AtomicBool>,
+    /// One of so many syncs fails; none if it is zero.
+    faults: u64,
+    locks: Arc<Mutex<BTreeMap<PathBuf, u64>>>,
+    number: u64,
+}
+
+impl Local {
+    fn living(&self) -> io::Result<()> {
+        if self.alive.load(Ordering::Relaxed) { Ok(()) } else { Err(io::Error::other("the process is no more")) }
+    }
+
+    fn note(&self, what: &str, path: &Path) {
+        self.reactor.note(what.as_bytes());
+        self.reactor.note(path.file_name().map_or(&[][..], |name| name.as_encoded_bytes()));
+    }
+}
+
+#[derive(Debug)]
+struct LocalFile {
+    inner: Box<dyn EnvFile>,
+    reactor: DeterministicReactor,
+    alive: Arc<AtomicBool>,
+    failed: Arc<AtomicBool>,
+    faults: u64,
+}
+
+impl EnvFile for LocalFile {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if !self.alive.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the process is no more"));
+        }
+        self.reactor.note(bytes);
+        self.inner.append(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        if !self.alive.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the process is no more"));
+        }
+        if self.faults > 0 && self.reactor.random(self.faults) == 0 {
+            self.failed.store(true, Ordering::Relaxed);
+            crate::tell(&self.reactor, || "a sync fails".to_owned());
+            return Err(io::Error::other("the disk is ill"));
+        }
+        self.inner.sync()
+    }
+}
+
+/// Given back when dropped, unless the process was killed before.
+struct Lock {
+    path: PathBuf,
+    number: u64,
+    locks: Arc<Mutex<BTreeMap<PathBuf, u64>>>,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        self.locks.lock().unwrap().retain(|path, holder| *path != self.path || *holder != self.number);
+    }
+}
+
+impl Like for Local {
+    fn other(&self) -> &dyn Env {
+        &*self.disk
+    }
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.living()?;
+        self.disk.create_dir(dir)
+    }
+    fn create(&self, path: &Path) -> io::Result<Box<dyn EnvFile>> {
+        self.living()?;
+        self.note("create", path);
+        let (reactor, alive, failed) = (self.reactor.clone(), Arc::clone(&self.alive), Arc::clone(&self.failed));
+        let inner = Env::create(&*self.disk, path)?;
+        Ok(Box::new(LocalFile { inner, reactor, alive, failed, faults: self.faults }))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.living()?;
+        self.note("rename", to);
+        Env::rename(&*self.disk, from, to)
+    }
+    fn truncate(&self, path: &Path, length: u64) -> io::Result<()> {
+        self.living()?;
+        self.note("truncate", path);
+        Env::truncate(&*self.disk, path, length)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.living()?;
+        self.note("remove", path);
+        Env::remove(&*self.disk, path)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.living()?;
+        Env::sync_dir(&*self.disk, dir)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.living()?;
+        // A folder has no order, but the same one each time.
+        let mut names = self.disk.list(dir)?;
+        names.sort();
+        Ok(names)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        self.living()?;
+        let mut locks = self.locks.lock().unwrap();
+        if locks.contains_key(path) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        locks.insert(path.to_owned(), self.number);
+        Ok(Box::new(Lock { path: path.to_owned(), number: self.number, locks: Arc::clone(&self.locks) }))
+    }
+    fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
+        bytes.fill_with(|| self.reactor.random(256) as u8);
+        Ok(())
+    }
+    fn reactor(&self) -> &dyn Reactor {
+        &self.reactor
+    }
+}

@@ -1,0 +1,208 @@
+//! What a store must hold: each life of a writer, what was asked of it, what it promised, and what the next life has to
+//! find of it.
+//!
+//! Every batch ends with a put of its writer's own counter. So the content itself tells which batches are in it, and the
+//! counter's version the place of the one that was never acknowledged.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lsmstore::{Batch, View};
+
+pub type Content = BTreeMap<Vec<u8>, Vec<u8>>;
+
+#[derive(Clone, Debug)]
+pub enum Change {
+    Put(Vec<u8>, Vec<u8>),
+    Delete(Vec<u8>),
+    Range(Vec<u8>, Vec<u8>),
+}
+
+pub fn batch(changes: &[Change]) -> Batch {
+    let mut batch = Batch::new();
+    for change in changes {
+        match change {
+            Change::Put(key, value) => batch.put(key, value),
+            Change::Delete(key) => batch.delete(key),
+            Change::Range(from, to) => batch.delete_range(from, to),
+        };
+    }
+    batch
+}
+
+/// A batch that has its numbers.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    pub first: u64,
+    pub last: u64,
+    changes: Arc<[Change]>,
+}
+
+/// A batch that was asked for.
+#[derive(Clone, Debug)]
+struct Issued {
+    changes: Arc<[Change]>,
+    placed: Option<(u64, u64)>,
+}
+
+/// What a promise survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Loss {
+    Process = 0,
+    Machine = 1,
+    /// The local disk.
+    Disk = 2,
+}
+
+/// The counter of a writer.
+pub fn counter(writer: u32) -> Vec<u8> {
+    format!("c{writer:05}").into_bytes()
+}
+
+/// From one opening of the store to its end.
+#[derive(Debug, Default)]
+pub struct Life {
+    pub number: usize,
+    pub machine: usize,
+    /// What was there when it was opened.
+    base: Vec<Placed>,
+    writers: BTreeMap<u32, Vec<Issued>>,
+    /// Up to which number everything must be there after a loss.
+    must: [u64; 3],
+    /// What the next life began with of this one.
+    cut: Option<u64>,
+    /// Somebody has begun to take over.
+    pub contested: bool,
+    pub closing: bool,
+}
+
+fn replay(batches: &[Placed]) -> Content {
+    let mut content = Content::new();
+    for change in batches.iter().flat_map(|batch| batch.changes.iter()) {
+        match change {
+            Change::Put(key, value) => drop(content.insert(key.clone(), value.clone())),
+            Change::Delete(key) => drop(content.remove(key)),
+            Change::Range(from, to) => content.retain(|key, _| key < from || key >= to),
+        }
+    }
+    content
+}
+
+/// All that a view has, by a scan; forward or backward.
+pub fn scan(view: &View, sequence: u64, forward: bool) -> Content {
+    let mut found = Content::new();
+    let mut iter = view.iter(sequence).unwrap();
+    let mut there = if forward { iter.seek_first().unwrap() } else { iter.seek_last().unwrap() };
+    while there {
+        let (key, value) = (iter.key().to_vec(), iter.value().to_vec());
+        assert!(found.insert(key, value).is_none(), "a key came twice");
+        there = if forward { iter.next().unwrap() } else { iter.prev().unwrap() };
+    }
+    found
+}
+
+impl Life {
+    pub fn new(number: usize, machine: usize) -> Life {
+        Life { number, machine, ..Life::default() }
+    }
+
+    /// The next batch of a writer.
+    pub fn issue(&mut self, writer: u32, mut changes: Vec<Change>) -> Arc<[Change]> {
+        let issued = self.writers.entry(writer).or_default();
+        assert!(issued.last().is_none_or(|last| last.placed.is_some()), "one after the other");
+        changes.push(Change::Put(counter(writer), (issued.len() + 1).to_string().into_bytes()));
+        let changes: Arc<[Change]> = changes.into();
+        issued.push(Issued { changes: Arc::clone(&changes), placed: None });
+        changes
+    }
+
+    /// The writer's last batch has been acknowledged.
+    pub fn acknowledge(&mut self, writer: u32, first: u64, last: u64) {
+        let issued = self.writers.get_mut(&writer).and_then(|issued| issued.last_mut()).unwrap();
+        assert_eq!(last + 1 - first, issued.changes.len() as u64, "as many numbers as writes");
+        issued.placed = Some((first, last));
+    }
+
+    /// Everything up to this number was promised to survive a loss.
+    pub fn promise(&mut self, loss: Loss, sequence: u64) {
+        if loss == Loss::Disk
+            && let Some(cut) = self.cut
+        {
+            let number = self.number;
+            assert!(sequence <= cut, "life {number} says it published {sequence}, but was taken over at {cut}");
+        }
+        for must in &mut self.must[..=loss as usize] {
+            *must = sequence.max(*must);
+        }
+    }
+
+    /// The batches that a view has of this life, in order, after it is clear that it has what it should.
+    fn included(&self, view: &View, sequence: u64) -> Vec<Placed> {
+        let found = scan(view, sequence, sequence.is_multiple_of(2));
+        let mut batches: Vec<Placed> = self.base.iter().filter(|batch| batch.last <= sequence).cloned().collect();
+        for (&writer, issued) in &self.writers {
+            let key = counter(writer);
+            let count = found.get(&key).map_or(0, |text| std::str::from_utf8(text).unwrap().parse().unwrap());
+            assert!(count <= issued.len(), "writer {writer} asked for {} batches, {count} are there", issued.len());
+            for (at, one) in issued.iter().enumerate() {
+                let there = count > at;
+                let (first, last) = match one.placed {
+                    Some(placed) => placed,
+                    None if there => {
+                        let last = view.get_version(&key, sequence).unwrap().unwrap().sequence;
+                        (last + 1 - one.changes.len() as u64, last)
+                    }
+                    None => continue,
+                };
+                assert_eq!(
+                    there,
+                    last <= sequence,
+                    "batch {} of writer {writer} with numbers {first} to {last}, seen from {sequence}",
+                    at + 1
+                );
+                if there {
+                    batches.push(Placed { first, last, changes: Arc::clone(&one.changes) });
+                } else {
+                    assert!(first > sequence, "a part of batch {} of writer {writer} is there", at + 1);
+                }
+            }
+        }
+        batches.sort_by_key(|batch| batch.first);
+        for pair in batches.windows(2) {
+            assert!(pair[0].last < pair[1].first, "two batches have one number");
+        }
+        let expected = replay(&batches);
+        if found != expected {
+            let wrong: Vec<String> = found
+                .iter()
+                .filter(|(key, value)| expected.get(*key) != Some(value))
+                .chain(expected.iter().filter(|(key, _)| !found.contains_key(*key)))
+                .map(|(key, _)| {
+                    let text = |content: &Content| content.get(key).map(|value| value.escape_ascii().to_string());
+                    format!("{}: {:?} for {:?}", key.escape_ascii(), text(&found), text(&expected))
+                })
+                .collect();
+            panic!("at {sequence}: {wrong:#?}");
+        }
+        batches
+    }
+
+    /// A view of this life's own store has what it should.
+    pub fn check(&self, view: &View) {
+        drop(self.included(view, view.read_sequence()));
+    }
+
+    /// The life that begins with what `view` shows, after a loss.
+    pub fn next(&mut self, number: usize, machine: usize, loss: Loss, view: &View, sequence: u64) -> Life {
+        let must = self.must[loss as usize];
+        assert!(sequence >= must, "{sequence} is there of life {}, but {must} was promised ({loss:?})", self.number);
+        let base = self.included(view, sequence);
+        self.cut = Some(sequence);
+        let mut next = Life { base, ..Life::new(number, machine) };
+        // What survived one more loss than it was promised to may not survive another one.
+        for kept in [Loss::Process, Loss::Machine, Loss::Disk] {
+            next.must[kept as usize] = self.must[kept.max(loss) as usize].min(sequence);
+        }
+        next
+    }
+}

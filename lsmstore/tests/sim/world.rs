@@ -1,0 +1,491 @@
+//! The course of a simulation: lives follow each other on several machines, through kills, power cuts, takeovers from
+//! writers that live on, orderly stops and bad weather; in the end the sun shines and everything must come to rest.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::{Either, select};
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use lsmstore::objects::ObjectStore;
+use lsmstore::{
+    Checkpoints, Config, DeterministicReactor, FlushError, FlushOptions, GcOptions, LogChoice, OpenError, Reactor,
+    StorageError, Store, SystemEnv, Unusable, missing_table, peek, read_manifest,
+};
+
+use crate::actors::{Running, Yielding};
+use crate::bucket::{Bucket, Weather};
+use crate::machine::{Machine, Process};
+use crate::model::{Life, Loss, scan};
+
+const MACHINES: usize = 3;
+/// Virtual time within which anything must be done once the weather is good.
+const PATIENCE: Duration = Duration::from_secs(900);
+
+/// What stays the same during a simulation.
+#[derive(Clone, Copy, Debug)]
+struct Settings {
+    own_log: bool,
+    memtable: usize,
+    max_frozen: usize,
+    l0_trigger: usize,
+    table: usize,
+    level: u64,
+    pending: u64,
+    rate: Option<u64>,
+    manifests: usize,
+    keep_for: Duration,
+    quarantine: Duration,
+    weather: Weather,
+    /// One of so many syncs fails; none if zero.
+    sync_faults: u64,
+    writers: u64,
+    pace: u64,
+    events: u64,
+}
+
+impl Settings {
+    fn draw(reactor: &DeterministicReactor) -> Settings {
+        let one_of = |values: &[u64]| values[reactor.random(values.len() as u64) as usize];
+        let seconds = |most: u64| Duration::from_millis(reactor.random(most * 1000));
+        Settings {
+            own_log: reactor.random(4) > 0,
+            memtable: one_of(&[4096, 8192, 16384]) as usize,
+            max_frozen: one_of(&[1, 2, 4]) as usize,
+            l0_trigger: one_of(&[1, 2, 4]) as usize,
+            table: one_of(&[1024, 2048, 8192]) as usize,
+            level: one_of(&[2048, 8192, 32768]),
+            pending: one_of(&[u64::MAX, u64::MAX, 20_000]),
+            rate: (reactor.random(5) == 0).then(|| one_of(&[50_000, 400_000])),
+            manifests: one_of(&[1, 1, 2, 5]) as usize,
+            keep_for: if reactor.random(2) == 0 { Duration::ZERO } else { seconds(5) },
+            quarantine: if reactor.random(2) == 0 { Duration::ZERO } else { seconds(5) },
+            weather: Weather {
+                before: one_of(&[0, 5, 60, 200]),
+                after: one_of(&[0, 5, 60, 200]),
+                conflict: one_of(&[0, 5, 100]),
+                cut: one_of(&[0, 5, 60]),
+                latency: one_of(&[0, 2, 20, 60]),
+                down: false,
+            },
+            sync_faults: one_of(&[0, 0, 0, 150]),
+            writers: 1 + reactor.random(3),
+            pace: one_of(&[20, 60, 150]),
+            events: 2 + reactor.random(4),
+        }
+    }
+}
+
+pub struct World {
+    reactor: DeterministicReactor,
+    bucket: Arc<Bucket>,
+    machines: Vec<Machine>,
+    settings: Settings,
+    writers: AtomicU32,
+    lives: AtomicU64,
+}
+
+/// The newest life, and what happened since it ended.
+struct Last {
+    life: Arc<Mutex<Life>>,
+    loss: Loss,
+}
+
+/// A fault that may interrupt an opening.
+#[derive(Clone, Copy, PartialEq)]
+enum Blow {
+    Kill,
+    Power,
+}
+
+impl World {
+    pub fn new(reactor: &DeterministicReactor, root: &Path) -> World {
+        let bucket = Arc::new(Bucket::new(reactor.clone()));
+        let machines = (0..MACHINES).map(|name| Machine::new(root, name, &bucket)).collect();
+        let settings = Settings::draw(reactor);
+        crate::tell(reactor, || format!("{settings:?}"));
+        World {
+            reactor: reactor.clone(),
+            bucket,
+            machines,
+            settings,
+            writers: AtomicU32::new(0),
+            lives: AtomicU64::new(0),
+        }
+    }
+
+    fn random(&self, below: u64) -> u64 {
+        self.reactor.random(below)
+    }
+
+    async fn sleep(&self, most: u64) {
+        self.reactor.sleep(Duration::from_millis(self.random(most))).await;
+    }
+
+    fn tell(&self, text: impl FnOnce() -> String) {
+        crate::tell(&self.reactor, text);
+    }
+
+    fn config(&self, folder: &Path, accept: bool, manifests: usize) -> Config {
+        let settings = &self.settings;
+        let config = Config::new(folder, "sim")
+            .memtable_bytes(settings.memtable)
+            .max_frozen(settings.max_frozen)
+            .block_bytes(256)
+            .l0_merge_trigger(settings.l0_trigger)
+            .table_bytes(settings.table)
+            .level_bytes(settings.level)
+            .level_factor(3)
+            .max_pending_bytes(settings.pending)
+            .keep_manifests(manifests)
+            .keep_for(settings.keep_for)
+            .quarantine(settings.quarantine)
+            .accept_log_loss(accept);
+        settings.rate.map_or(config.clone(), |rate| config.merge_rate(rate))
+    }
+
+    fn log(&self) -> LogChoice {
+        if self.settings.own_log { LogChoice::Own } else { LogChoice::Nobody }
+    }
+
+    /// Nothing that takes longer than it may goes on for ever.
+    async fn within<T>(&self, what: &str, work: impl Future<Output = T>) -> T {
+        match select(Box::pin(work), self.reactor.sleep(PATIENCE)).await {
+            Either::Left((done, _)) => done,
+            Either::Right(_) => panic!("{what} does not end"),
+        }
+    }
+
+    /// Tries to open the store on a machine until it is open; some attempts are cut off.
+    async fn open(self: &Arc<World>, machine: usize, last: &mut Option<Last>, blows: bool) -> Arc<Running> {
+        loop {
+            let here = &self.machines[machine];
+            if let Some(last) = last {
+                let mut life = last.life.lock().unwrap();
+                life.contested = true;
+                if life.machine != machine {
+                    // From now on the bucket may be what counts, whatever becomes of this attempt.
+                    last.loss = Loss::Disk;
+                }
+            }
+            let accept = last.as_ref().is_some_and(|last| last.loss == Loss::Disk);
+            let process = here.start(&self.reactor, if blows { self.settings.sync_faults } else { 0 });
+            let manifests = if blows { self.settings.manifests } else { 1 };
+            let (config, log) = (self.config(&here.folder(), accept, manifests), self.log());
+            let (link, env) = (Arc::new(here.link.clone()), Arc::clone(&process.env));
+            let (send, opened) = futures::channel::oneshot::channel();
+            process.reactor().spawn(Box::pin(async move {
+                let _ = send.send(Store::open(config, link, env, log).await);
+            }));
+            self.tell(|| format!("opening on machine {machine}, accepting the loss of a log: {accept}"));
+            let blow = match self.random(12) {
+                0 if blows => Some(Blow::Kill),
+                1 if blows => Some(Blow::Power),
+                _ => None,
+            };
+            let time = match blow {
+                Some(_) => Duration::from_millis(self.random(400)),
+                None => PATIENCE,
+            };
+            let opened = match select(opened, self.reactor.sleep(time)).await {
+                Either::Left((opened, _)) => opened.expect("the opening ends"),
+                Either::Right(_) => {
+                    let blow = blow.expect("an opening ends within the time that anything may take");
+                    self.tell(|| "the opening is cut off".to_owned());
+                    self.end(&process, machine, blow, last.as_mut());
+                    continue;
+                }
+            };
+            match opened {
+                Ok(store) => return self.begin(store, process, machine, last),
+                Err(error) => {
+                    self.tell(|| format!("the opening fails: {error}"));
+                    let fair = match &error {
+                        OpenError::Storage(StorageError::Object { .. }) | OpenError::Contended { .. } => true,
+                        OpenError::ReplayFlush(error) => {
+                            matches!(**error, FlushError::Storage(StorageError::Object { .. })) || process.failed()
+                        }
+                        OpenError::Storage(StorageError::Local { .. }) => process.failed(),
+                        _ => false,
+                    };
+                    assert!(fair, "{error}");
+                    process.kill();
+                    self.sleep(500).await;
+                }
+            }
+        }
+    }
+
+    fn end(&self, process: &Process, machine: usize, blow: Blow, last: Option<&mut Last>) {
+        process.kill();
+        if blow == Blow::Power {
+            self.machines[machine].lose_power(&self.reactor);
+            if let Some(last) = last {
+                last.loss = last.loss.max(Loss::Machine);
+            }
+        }
+    }
+
+    /// Looks at what was opened, and sets everybody to work.
+    fn begin(
+        self: &Arc<World>,
+        store: Store,
+        process: Arc<Process>,
+        machine: usize,
+        last: &mut Option<Last>,
+    ) -> Arc<Running> {
+        let number = self.lives.fetch_add(1, Ordering::Relaxed) as usize;
+        let view = store.view().unwrap();
+        let sequence = store.last_sequence();
+        self.tell(|| format!("life {number} on machine {machine}, epoch {}, begins at {sequence}", store.epoch()));
+        let mut life = match last {
+            None => Life::new(number, machine),
+            Some(last) => last.life.lock().unwrap().next(number, machine, last.loss, &view, sequence),
+        };
+        life.promise(Loss::Disk, store.manifest().last_sequence);
+        let running = Arc::new(Running {
+            store,
+            process,
+            life: Arc::new(Mutex::new(life)),
+            own_log: self.settings.own_log,
+            stop: AtomicBool::new(false),
+            writing: AtomicU64::new(self.settings.writers),
+            checkpoints: AtomicBool::new(true),
+        });
+        *last = Some(Last { life: Arc::clone(&running.life), loss: Loss::Process });
+        let reactor = running.process.reactor();
+        reactor.spawn(Box::pin(running.store.upkeep(Arc::new(Yielding(reactor.clone())))));
+        for _ in 0..self.settings.writers {
+            let writer = self.writers.fetch_add(1, Ordering::Relaxed);
+            reactor.spawn(Box::pin(Arc::clone(&running).write(writer, self.settings.pace)));
+        }
+        reactor.spawn(Box::pin(Arc::clone(&running).read()));
+        reactor.spawn(Box::pin(Arc::clone(&running).look_after()));
+        running
+    }
+
+    /// What the bucket names is there, whoever looks, whenever.
+    fn audit(&self) {
+        // Memory answers at once, so that nothing changes meanwhile.
+        self.names_what_is_there().now_or_never().expect("memory has no latency");
+    }
+
+    async fn names_what_is_there(&self) {
+        let truth = Arc::clone(&self.bucket.truth) as Arc<dyn ObjectStore>;
+        let env: Arc<dyn lsmstore::Env> = Arc::new(SystemEnv::with(Arc::new(self.reactor.clone())));
+        let nowhere = Config::new("/nonexistent", "sim");
+        let Some(newest) = peek(&truth, "sim").await.unwrap() else { return };
+        let mut named = vec![newest];
+        for checkpoint in Checkpoints::new(Arc::clone(&truth), Arc::clone(&env), "sim").list().await.unwrap() {
+            if checkpoint.held {
+                let manifest = read_manifest(&truth, "sim", checkpoint.manifest).await.unwrap();
+                named.push(manifest.unwrap_or_else(|| panic!("{checkpoint:?} holds nothing")));
+            }
+        }
+        for manifest in named {
+            let missing = missing_table(&nowhere, &truth, &env, &manifest).await.unwrap();
+            assert_eq!(missing, None, "manifest {} names it", manifest.number);
+        }
+    }
+
+    /// The whole of it.
+    pub async fn run(self: Arc<World>) {
+        self.bucket.set(self.settings.weather);
+        let auditor = Arc::clone(&self);
+        self.reactor.spawn(Box::pin(async move {
+            loop {
+                auditor.sleep(800).await;
+                auditor.audit();
+            }
+        }));
+        let mut last = None;
+        let mut running = self.open(0, &mut last, true).await;
+        let mut zombies: Vec<Arc<Running>> = Vec::new();
+        for _ in 0..self.settings.events {
+            self.sleep(2500).await;
+            self.change_the_weather().await;
+            let machine = running.life().machine;
+            let poisoned = running.process.failed();
+            match self.random(6) {
+                0 => {
+                    self.tell(|| format!("a kill on machine {machine}"));
+                    self.end(&running.process, machine, Blow::Kill, last.as_mut());
+                    running = self.open(machine, &mut last, true).await;
+                }
+                1 => {
+                    self.tell(|| format!("a power cut on machine {machine}"));
+                    self.end(&running.process, machine, Blow::Power, last.as_mut());
+                    running = self.open(machine, &mut last, true).await;
+                }
+                2 if !poisoned => {
+                    self.tell(|| format!("a stop on machine {machine}"));
+                    self.stop(&running).await;
+                    self.end(&running.process, machine, Blow::Kill, last.as_mut());
+                    running = self.open(machine, &mut last, true).await;
+                }
+                3 | 4 => {
+                    let to = (machine + 1 + self.random(MACHINES as u64 - 1) as usize) % MACHINES;
+                    zombies.retain(|zombie| {
+                        let there = zombie.life().machine == to;
+                        if there {
+                            zombie.process.kill();
+                        }
+                        !there
+                    });
+                    self.tell(|| format!("machine {to} takes over from {machine}"));
+                    let before = std::mem::replace(&mut running, self.open(to, &mut last, true).await);
+                    zombies.push(before);
+                }
+                _ => {
+                    let to = (machine + 1 + self.random(MACHINES as u64 - 1) as usize) % MACHINES;
+                    self.tell(|| format!("machine {to} takes over from {machine}, which is killed"));
+                    self.end(&running.process, machine, Blow::Kill, last.as_mut());
+                    zombies.retain(|zombie| {
+                        let there = zombie.life().machine == to;
+                        if there {
+                            zombie.process.kill();
+                        }
+                        !there
+                    });
+                    running = self.open(to, &mut last, true).await;
+                }
+            }
+        }
+        self.sleep(2000).await;
+        self.rest(running, last, zombies).await;
+    }
+
+    async fn change_the_weather(&self) {
+        match self.random(5) {
+            0 => self.bucket.set(Weather { down: true, ..self.settings.weather }),
+            1 => {
+                let machine = &self.machines[self.random(MACHINES as u64) as usize];
+                machine.link.cut(true);
+                self.sleep(3000).await;
+                machine.link.cut(false);
+            }
+            _ => return,
+        }
+        self.tell(|| "bad weather".to_owned());
+        self.sleep(3000).await;
+        self.bucket.set(self.settings.weather);
+        self.tell(|| "good weather".to_owned());
+    }
+
+    /// Lets a life's writers come to their end.
+    async fn hush(&self, running: &Running) {
+        running.stop.store(true, Ordering::Relaxed);
+        let wait = async {
+            while running.writing.load(Ordering::Relaxed) > 0 {
+                self.reactor.sleep(Duration::from_millis(50)).await;
+            }
+        };
+        self.within("a write", wait).await;
+    }
+
+    /// An orderly stop, as good as the weather lets it be.
+    async fn stop(&self, running: &Running) {
+        self.hush(running).await;
+        let sequence = running.store.last_sequence();
+        let clean = self.random(2) == 0;
+        match self.within("a flush", running.store.flush_with(FlushOptions { clean, force: false })).await {
+            Ok(_) => running.life().promise(Loss::Disk, sequence),
+            Err(error) => running.judge_flush(&error),
+        }
+        running.life().closing = true;
+        if let Err(error) = self.within("a stop", running.store.clone().close()).await {
+            running.judge_storage(&error);
+        }
+    }
+
+    /// The sun shines.
+    async fn rest(self: &Arc<World>, mut running: Arc<Running>, mut last: Option<Last>, zombies: Vec<Arc<Running>>) {
+        self.tell(|| "the sun shines".to_owned());
+        self.bucket.set(Weather::default());
+        self.machines.iter().for_each(|machine| machine.link.cut(false));
+        for zombie in &zombies {
+            self.hush(zombie).await;
+            let options = FlushOptions { clean: false, force: true };
+            let refused = self.within("a zombie's flush", zombie.store.flush_with(options)).await;
+            match refused {
+                Err(FlushError::Unusable(why)) => zombie.judge(&why),
+                other => panic!("life {} was taken over and goes on: {other:?}", zombie.life().number),
+            }
+            zombie.process.kill();
+        }
+        self.hush(&running).await;
+        // The last life collects what earlier ones do not know any more that they uploaded.
+        let machine = running.life().machine;
+        if !running.process.failed() && self.random(2) == 0 {
+            self.stop(&running).await;
+        }
+        self.end(&running.process, machine, Blow::Kill, last.as_mut());
+        running = self.open(machine, &mut last, false).await;
+        self.hush(&running).await;
+        running.checkpoints.store(false, Ordering::Relaxed);
+        self.within("the end of all work", self.settle(&running)).await;
+        self.finish(&running).await;
+    }
+
+    /// Everything that is due is done, and all garbage is gone.
+    async fn settle(&self, running: &Running) {
+        let store = &running.store;
+        loop {
+            let sequence = store.last_sequence();
+            match store.flush().await {
+                Ok(_) => running.life().promise(Loss::Disk, sequence),
+                Err(error) => return running.judge_flush(&error),
+            }
+            if !(store.wants_flush() || store.wants_merge() || store.wants_publish()) {
+                break;
+            }
+            self.reactor.sleep(Duration::from_millis(100)).await;
+        }
+        running.life().check(&store.view().unwrap());
+        for checkpoint in store.checkpoints().list().await.unwrap() {
+            // One that ended meanwhile is as good.
+            let _ = store.checkpoints().delete(checkpoint.id).await;
+        }
+        loop {
+            let report =
+                match store.collect_garbage(GcOptions { keep_for: Some(Duration::ZERO), ..GcOptions::default() }).await
+                {
+                    Ok(report) => report,
+                    Err(error) => panic!("in good weather: {error}"),
+                };
+            if report.settled {
+                break;
+            }
+            self.reactor.sleep(Duration::from_millis(700)).await;
+        }
+    }
+
+    async fn finish(self: &Arc<World>, running: &Running) {
+        let store = &running.store;
+        if let Err(why) = store.view() {
+            return running.judge(&why);
+        }
+        let truth = Arc::clone(&self.bucket.truth) as Arc<dyn ObjectStore>;
+        self.audit();
+        let left: Vec<_> = truth.list(Some(&"sim/sst".into())).try_collect().await.unwrap();
+        assert_eq!(left.len() as u64, store.manifest().tables, "tables that nobody needs are gone: {left:?}");
+        let manifests = truth.list(Some(&"sim/manifest".into())).count().await;
+        assert_eq!(manifests, 1, "manifests that nobody needs are gone");
+        let view = store.view().unwrap();
+        let expected = scan(&view, view.read_sequence(), true);
+        self.stop(running).await;
+        let refused = store.view().map(drop);
+        assert_eq!(refused, Err(Unusable::Closed), "a store that was closed refuses everything");
+        running.process.kill();
+        // From the objects alone.
+        let process = self.machines[0].start(&self.reactor, 0);
+        let (link, env) = (Arc::new(self.machines[0].link.clone()), Arc::clone(&process.env));
+        let folder = self.machines[0].folder().with_file_name("elsewhere");
+        let store = self.within("an opening", Store::open(self.config(&folder, true, 1), link, env, self.log())).await;
+        let view = store.as_ref().unwrap().view().unwrap();
+        assert!(scan(&view, view.read_sequence(), false) == expected, "the bucket has it all");
+        drop((store, view));
+        process.kill();
+    }
+}
