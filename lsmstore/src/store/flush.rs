@@ -12,7 +12,7 @@
 //! * A flush or merge that has begun goes on to its end even if nobody waits for it any more: the lock is held as long as
 //!   the file is written, so no two write it at once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -38,7 +38,7 @@ pub(super) struct Local {
     pub(super) number: u64,
     pub(super) manifest: Manifest,
     /// Tables of `manifest` that have no object yet.
-    pub(super) pending: HashMap<TableId, Pending>,
+    pub(super) pending: BTreeMap<TableId, Pending>,
     /// Memtables that were cut off by a flush that failed.
     rotation: Option<Rotation>,
     /// Tables of a manifest that failed while it replaced the file: whether that names them is known when the next one is
@@ -56,7 +56,7 @@ pub(super) struct Pending {
 
 impl Local {
     pub(super) fn new(number: u64, manifest: Manifest) -> Local {
-        Local { version: 0, number, manifest, pending: HashMap::new(), rotation: None, doubtful: Vec::new() }
+        Local { version: 0, number, manifest, pending: BTreeMap::new(), rotation: None, doubtful: Vec::new() }
     }
 }
 
@@ -311,7 +311,7 @@ impl Inner {
             table.object_len = local.pending.get(&table.id).map_or(0, |pending| pending.table.object_len());
         }
         let missing = local.manifest.levels.iter().flatten().filter(|table| table.object_len == 0);
-        let (ids, bytes) = missing.fold((std::collections::HashSet::new(), 0), |(mut ids, bytes), table| {
+        let (ids, bytes) = missing.fold((BTreeSet::new(), 0), |(mut ids, bytes), table| {
             ids.insert(table.id);
             (ids, bytes + table.mirror_len)
         });
@@ -325,7 +325,7 @@ impl Inner {
         let mut writer = lock(&self.writer);
         writer.frozen.retain(|memtable| !memtables.contains(&memtable.id()));
         let old = self.current();
-        let known: HashMap<TableId, Arc<Table>> = (old.l0.iter().chain(&old.levels))
+        let known: BTreeMap<TableId, Arc<Table>> = (old.l0.iter().chain(&old.levels))
             .flat_map(|run| run.iter())
             .chain(tables)
             .map(|table| (table.info.id, Arc::clone(table)))
@@ -336,8 +336,7 @@ impl Inner {
             self.poison(Unusable::Poisoned { what });
             return;
         };
-        let named: std::collections::HashSet<TableId> =
-            manifest.levels.iter().flatten().map(|table| table.id).collect();
+        let named: BTreeSet<TableId> = manifest.levels.iter().flatten().map(|table| table.id).collect();
         known.iter().filter(|(id, _)| !named.contains(id)).for_each(|(_, table)| table.retire());
         self.install(&writer, Some(tables));
     }

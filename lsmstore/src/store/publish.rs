@@ -9,7 +9,7 @@
 //! * A creation that took effect is believed only when our epoch has no fence: its number may be one that was used before
 //!   and collected since, see `gc`.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -71,6 +71,9 @@ impl Store {
             if local.version == uploader.version {
                 return Ok(false);
             }
+            // From here on what it names is not garbage, whatever becomes of it: merges may take its tables out of the local
+            // manifest while they are uploaded.
+            lock(&inner.known).note(uploader.number + 1, &local.manifest);
             (local.version, local.number, local.manifest.clone(), local.pending.clone())
         };
         inner.upload(&pending).await?;
@@ -86,8 +89,6 @@ impl Store {
         next.previous_nonce = uploader.manifest.nonce;
         let bytes = next.encode(number, inner.config.zstd_level.max(3)).map_err(FlushError::Memory)?.into();
         inner.attempted.store(number, Ordering::Release);
-        // Whatever becomes of it, what it names is not garbage.
-        lock(&inner.known).note(number, &next);
         uploader.in_doubt = Some(Attempt { number, version, manifest: next, bytes });
         inner.settle(&mut uploader).await?;
         Ok(true)
@@ -95,7 +96,7 @@ impl Store {
 }
 
 impl Inner {
-    async fn upload(&self, pending: &HashMap<TableId, Pending>) -> Result<(), StorageError> {
+    async fn upload(&self, pending: &BTreeMap<TableId, Pending>) -> Result<(), StorageError> {
         let missing = pending.values().map(|pending| Arc::clone(&pending.table));
         let missing: Vec<Arc<Table>> = missing.filter(|table| table.object_len() == 0).collect();
         // After a failure none is begun, but those that are under way end: one that fails at once keeps no other from getting

@@ -22,11 +22,10 @@ pub struct Running {
     pub process: Arc<Process>,
     pub life: Arc<Mutex<Life>>,
     pub own_log: bool,
-    /// Writers are to end.
+    /// Writers and the steward are to end.
     pub stop: AtomicBool,
-    /// Writers that have not ended.
+    /// Writers that have not ended, and the steward.
     pub writing: AtomicU64,
-    pub checkpoints: AtomicBool,
 }
 
 /// Keeps everything, and lets others go on between groups.
@@ -177,8 +176,13 @@ impl Running {
 
     /// Does now one thing, now another.
     pub async fn look_after(self: Arc<Running>) {
+        self.look_after_it().await;
+        self.writing.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    async fn look_after_it(&self) {
         let store = &self.store;
-        loop {
+        while !self.stop.load(Ordering::Relaxed) {
             self.sleep(900).await;
             let sequence = store.last_sequence();
             let done = match self.random(9) {
@@ -189,7 +193,7 @@ impl Running {
                     store.merge_local(policy).await.map(|_| None)
                 }
                 4 => store.publish().await.map(|_| None),
-                5 if self.checkpoints.load(Ordering::Relaxed) => {
+                5 => {
                     self.checkpoint().await;
                     Ok(None)
                 }

@@ -250,8 +250,7 @@ impl World {
             life: Arc::new(Mutex::new(life)),
             own_log: self.settings.own_log,
             stop: AtomicBool::new(false),
-            writing: AtomicU64::new(self.settings.writers),
-            checkpoints: AtomicBool::new(true),
+            writing: AtomicU64::new(self.settings.writers + 1),
         });
         *last = Some(Last { life: Arc::clone(&running.life), loss: Loss::Process });
         let reactor = running.process.reactor();
@@ -423,7 +422,6 @@ impl World {
         self.end(&running.process, machine, Blow::Kill, last.as_mut());
         running = self.open(machine, &mut last, false).await;
         self.hush(&running).await;
-        running.checkpoints.store(false, Ordering::Relaxed);
         self.within("the end of all work", self.settle(&running)).await;
         self.finish(&running).await;
     }
