@@ -111,8 +111,8 @@ pub use manifest::{
 pub use reactor::{DeterministicReactor, Reactor, Stalled, TokioReactor};
 pub use sstable::{TableId, TableRef};
 pub use store::{
-    Applied, Durability, FlushOptions, Flushed, KeepAll, LevelStats, LocalStats, MergeEntry, MergePolicy, Merged,
-    Replayed, RequestStats, Requests, Stats, Store,
+    Applied, Durability, FlushOptions, Flushed, JobKind, JobRecord, JobState, KeepAll, LevelStats, LocalStats,
+    MergeEntry, MergePolicy, Merged, Replayed, RequestStats, Requests, Stats, Store,
 };
 pub use view::{Iter, KeyValue, KeyVersion, MappedTables, MemtableRef, Scan, View, ViewDescription};
 

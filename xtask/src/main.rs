@@ -12,6 +12,7 @@ mod pg;
 mod places;
 mod progress;
 mod setup;
+mod sim;
 mod soak;
 mod test;
 
@@ -49,6 +50,8 @@ enum Command {
     /// Disturb servers for a long time and look whether anything is lost
     #[command(subcommand)]
     Soak(soak::Soak),
+    /// Simulate the LSM engine in orders that are drawn from seeds, and look whether anything goes wrong
+    Sim(sim::Options),
     /// A private server with the extension
     #[command(subcommand)]
     Pg(PgCommand),
@@ -98,6 +101,7 @@ fn run(command: Command) -> Outcome<ExitCode> {
         Command::Build(Major { major }) => setup::setup(major).and_then(|pg| extension::build(&pg)),
         Command::Test(options) => return test::run(&options),
         Command::Soak(soak) => soak::run(&soak),
+        Command::Sim(options) => sim::run(&options),
         Command::Pg(PgCommand::Start(options)) => pg::start(&options),
         Command::Pg(PgCommand::Stop { port }) => pg::stop(port),
         Command::Psql { args } => pg::psql(&args),

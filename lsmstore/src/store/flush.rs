@@ -27,7 +27,7 @@ use crate::mirror::damaged;
 use crate::ranges::RangeDeletion;
 use crate::sstable::read::Table;
 use crate::sstable::{TableId, TableRef};
-use crate::store::pressure::Work;
+use crate::store::jobs::{Ending, JobKind, Ticket, Work};
 use crate::store::{Inner, Store, Tables, lock};
 
 /// The newest manifest on the local disk.
@@ -111,14 +111,10 @@ impl Store {
     pub async fn flush_local(&self, options: FlushOptions) -> Result<usize, FlushError> {
         let inner = Arc::clone(&self.inner);
         let flush = async move {
-            let mut local = inner.local.lock().await;
-            inner.usable()?;
-            let _running = inner.jobs.begin(Work::Flush);
-            let mut tables = 0;
-            if local.rotation.is_some() {
-                tables += inner.flush_rotation(&mut local, FlushOptions::default()).await?;
-            }
-            Ok(tables + inner.flush_rotation(&mut local, options).await?)
+            let mut job = inner.jobs.queue(JobKind::Flush, inner.env.reactor());
+            let flushed = inner.flush_all(options, &mut job).await;
+            job.end(flushed.as_ref().map(|&tables| if tables > 0 { Ending::Done(0) } else { Ending::Nothing }));
+            flushed
         };
         to_its_end(&*self.inner.env, flush).await.map_err(StorageError::from)?
     }
@@ -130,8 +126,25 @@ pub(super) fn retire(tables: &[Arc<Table>]) {
 }
 
 impl Inner {
+    /// Flushes what an earlier flush left, and what is there now. Returns how many tables that made.
+    async fn flush_all(self: &Arc<Inner>, options: FlushOptions, job: &mut Ticket<'_>) -> Result<usize, FlushError> {
+        let mut local = self.local.lock().await;
+        self.usable()?;
+        job.begin(Some(Work::Flush), Some(0));
+        let mut tables = 0;
+        if local.rotation.is_some() {
+            tables += self.flush_rotation(&mut local, FlushOptions::default(), job).await?;
+        }
+        Ok(tables + self.flush_rotation(&mut local, options, job).await?)
+    }
+
     /// Flushes the memtables of the last rotation, or of a new one. Returns how many tables that made.
-    async fn flush_rotation(self: &Arc<Inner>, local: &mut Local, options: FlushOptions) -> Result<usize, FlushError> {
+    async fn flush_rotation(
+        self: &Arc<Inner>,
+        local: &mut Local,
+        options: FlushOptions,
+        job: &Ticket<'_>,
+    ) -> Result<usize, FlushError> {
         let began = self.env.reactor().monotonic();
         let rotation = match local.rotation.take() {
             Some(rotation) => rotation,
@@ -144,6 +157,7 @@ impl Inner {
                 local.rotation = Some(rotation);
             }
             Ok((tables, bytes)) if *tables > 0 => {
+                job.add(*bytes);
                 self.counters.flushed(self.env.reactor().monotonic().saturating_sub(began), *bytes);
             }
             Ok(_) => {}

@@ -11,6 +11,7 @@ use crate::config::Retention;
 use crate::error::Unusable;
 use crate::gc::{GcError, GcOptions, GcReport, Owner, Pass};
 use crate::sstable::TableId;
+use crate::store::jobs::{Ending, JobKind, Ticket};
 use crate::store::{Inner, Store, lock};
 
 impl Store {
@@ -21,9 +22,20 @@ impl Store {
     /// # Errors
     /// [`GcError`]; the next pass goes on.
     pub async fn collect_garbage(&self, options: GcOptions) -> Result<GcReport, GcError> {
+        let mut job = self.inner.jobs.queue(JobKind::Garbage, self.inner.env.reactor());
+        let collected = self.collect(options, &mut job).await;
+        job.end(collected.as_ref().map(|report| match report.dry_run {
+            true => Ending::Nothing,
+            false => Ending::Done(report.deleted.iter().map(|garbage| garbage.bytes).sum()),
+        }));
+        collected
+    }
+
+    async fn collect(&self, options: GcOptions, job: &mut Ticket<'_>) -> Result<GcReport, GcError> {
         let inner = &*self.inner;
         let mut memory = inner.garbage.lock().await;
         inner.usable()?;
+        job.begin(None, None);
         let retention = inner.config.retention;
         let retention = Retention { age: options.keep_for.unwrap_or(retention.age), ..retention };
         let pass = Pass {

@@ -15,6 +15,7 @@ mod flush;
 mod folder;
 mod garbage;
 mod group;
+mod jobs;
 mod merge;
 mod open;
 mod pressure;
@@ -38,6 +39,7 @@ use uuid::Uuid;
 
 pub use flush::{FlushOptions, Flushed};
 pub use group::Durability;
+pub use jobs::{JobKind, JobRecord, JobState};
 pub use merge::{KeepAll, MergeEntry, MergePolicy, Merged};
 pub use stats::{LevelStats, LocalStats, RequestStats, Requests, Stats};
 pub use write::{Applied, Replayed};
@@ -58,8 +60,8 @@ use crate::sstable::cursor::Run;
 use crate::view::View;
 use flush::Local;
 use group::Group;
+use jobs::Jobs;
 use merge::{Claims, Limiter};
-use pressure::Jobs;
 use publish::Uploader;
 
 /// An open store: one per bucket prefix in the world, shared within the process by cloning. See the crate's

@@ -10,9 +10,10 @@
 //! * A debt holds nobody back unless a job is running that pays it: waiting always ends.
 //! * Nobody waits with a lock in hand that such a job needs.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::store::jobs::Work;
 use crate::store::merge::overfull;
 use crate::store::{Inner, Store, lock};
 
@@ -46,42 +47,6 @@ fn held_back(debts: &[Debt], bytes: u64) -> Duration {
     }
     let rate = (RATE * (1.0 - deepest) / deepest).max(LEAST);
     Duration::from_secs_f64(bytes as f64 / rate).min(LONGEST)
-}
-
-/// Background work that is going on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Work {
-    Flush,
-    /// Of L0 or L1.
-    UpperMerge,
-    DeepMerge,
-    Publication,
-}
-
-/// Counts the background work of each kind.
-#[derive(Debug, Default)]
-pub(super) struct Jobs([AtomicUsize; 4]);
-
-impl Jobs {
-    /// Counts one as going on until the value is dropped.
-    pub(super) fn begin(&self, work: Work) -> Running<'_> {
-        let count = &self.0[work as usize];
-        count.fetch_add(1, Ordering::AcqRel);
-        Running(count)
-    }
-
-    pub(super) fn any(&self, work: Work) -> bool {
-        self.0[work as usize].load(Ordering::Acquire) > 0
-    }
-}
-
-/// A job that is going on.
-pub(super) struct Running<'a>(&'a AtomicUsize);
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 impl Store {

@@ -26,7 +26,7 @@ use crate::sstable::read::Table;
 use crate::sstable::transcode::{TranscodeError, mirror_of, object_of};
 use crate::sstable::{TableId, TableRef};
 use crate::store::flush::Pending;
-use crate::store::pressure::Work;
+use crate::store::jobs::{Ending, JobKind, Ticket, Work};
 use crate::store::{Inner, Store, lock};
 
 /// Tables that are uploaded at a time.
@@ -62,9 +62,17 @@ impl Store {
     /// [`FlushError`]; the next call goes on where this one failed.
     pub async fn publish(&self) -> Result<bool, FlushError> {
         let inner = &self.inner;
+        let mut job = inner.jobs.queue(JobKind::Publication, inner.env.reactor());
+        let published = self.publish_all(&mut job).await;
+        job.end(published.as_ref().map(|&published| if published { Ending::Done(0) } else { Ending::Nothing }));
+        published
+    }
+
+    async fn publish_all(&self, job: &mut Ticket<'_>) -> Result<bool, FlushError> {
+        let inner = &self.inner;
         let mut uploader = inner.uploader.lock().await;
         inner.usable()?;
-        let _running = inner.jobs.begin(Work::Publication);
+        job.begin(Some(Work::Publication), None);
         inner.settle(&mut uploader).await?;
         let (version, born, mut next, pending) = {
             let local = inner.local.lock().await;
@@ -76,7 +84,7 @@ impl Store {
             lock(&inner.known).note(uploader.number + 1, &local.manifest);
             (local.version, local.number, local.manifest.clone(), local.pending.clone())
         };
-        inner.upload(&pending).await?;
+        inner.upload(&pending, job).await?;
         for table in next.levels.iter_mut().flatten().filter(|table| table.object_len == 0) {
             table.object_len = pending.get(&table.id).map_or(0, |pending| pending.table.object_len());
         }
@@ -96,7 +104,7 @@ impl Store {
 }
 
 impl Inner {
-    async fn upload(&self, pending: &BTreeMap<TableId, Pending>) -> Result<(), StorageError> {
+    async fn upload(&self, pending: &BTreeMap<TableId, Pending>, job: &Ticket<'_>) -> Result<(), StorageError> {
         let missing = pending.values().map(|pending| Arc::clone(&pending.table));
         let missing: Vec<Arc<Table>> = missing.filter(|table| table.object_len() == 0).collect();
         // After a failure none is begun, but those that are under way end: one that fails at once keeps no other from getting
@@ -115,6 +123,7 @@ impl Inner {
             match uploaded {
                 Ok((id, bytes)) => {
                     self.counters.put(bytes);
+                    job.add(bytes as u64);
                     lock(&self.known).note_uploaded(id);
                     // Writers that wait go on, and it needs no second time even if something else fails.
                     self.forget_uploaded(&mut *self.local.lock().await);

@@ -175,15 +175,16 @@ impl Inner {
         drop(state);
         for (number, nonce, bytes) in due {
             let inner = Arc::downgrade(self);
-            self.env.spawn(Box::pin(async move {
+            self.env.reactor().spawn(Box::pin(async move {
                 let mut pause = SHORTEST;
                 // A store that is gone has nobody who waits.
                 while let Some(inner) = inner.upgrade() {
                     if inner.put_piece(number, nonce, &bytes).await {
                         return inner.ship_what_is_due();
                     }
+                    let over = inner.env.reactor().sleep(pause);
                     drop(inner);
-                    tokio::time::sleep(pause).await;
+                    over.await;
                     pause = (pause * 2).min(LONGEST);
                 }
             }));

@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
+use kriya_testkit::fault::{Fault as StoreFault, Kind, Operation};
+use kriya_testkit::stores::FaultStore;
 use lsmstore::{
-    Config, FlushError, GcError, GcKind, GcOptions, GcReport, KeepAll, KeptBecause, LogChoice, OpenError, StorageError,
-    Store, SystemEnv, Unusable, garbage, read_manifest,
+    Config, FlushError, FlushOptions, GcError, GcKind, GcOptions, GcReport, KeepAll, KeptBecause, LogChoice, OpenError,
+    StorageError, Store, SystemEnv, Unusable, garbage, objects, read_manifest,
 };
 use object_store::{ObjectStore, ObjectStoreExt};
 
@@ -111,6 +114,32 @@ async fn whoever_does_not_own_the_bucket_is_told_what_is_garbage() {
     // Tables of the epoch that has named them in manifests which stay no more: only their writer knows.
     assert_eq!(report.waiting.len() as u64 + kept(&report, KeptBecause::OnItsWay), expected.waiting.len() as u64);
     assert_eq!(names(&fixture, "").await, before);
+}
+
+#[tokio::test]
+async fn what_a_publication_that_is_on_its_way_will_name_is_no_garbage() {
+    let fixture = Fixture::new();
+    let objects = Arc::new(FaultStore::new(objects::memory()));
+    let env = Arc::new(SystemEnv::new());
+    let store = Store::open(config(&fixture), Arc::clone(&objects) as _, env, LogChoice::Nobody).await.unwrap();
+    for writes in [[("a", "1"), ("c", "1")], [("b", "2"), ("d", "2")]] {
+        store.apply(&puts(&writes)).unwrap();
+        store.flush_local(FlushOptions::default()).await.unwrap();
+    }
+    objects.set(vec![StoreFault::always(Kind::Silent).on(&[Operation::Put]).within("0002.sst")]);
+    let publishing = store.clone();
+    let publication = tokio::spawn(async move { publishing.publish().await });
+    let tables = async || objects.list(Some(&"test/sst".into())).count().await;
+    while tables().await == 0 {
+        tokio::task::yield_now().await;
+    }
+    // It goes on with what the local manifest named when it began.
+    assert_eq!(store.merge_local(Arc::new(KeepAll)).await.unwrap().inputs, 2);
+    for _ in 0..3 {
+        store.collect_garbage(GcOptions::default()).await.unwrap();
+    }
+    assert_eq!(tables().await, 1, "the manifest to come names it");
+    publication.abort();
 }
 
 #[tokio::test]

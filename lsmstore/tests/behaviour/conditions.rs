@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use kriya_testkit::fault::{Fault, Kind};
+use kriya_testkit::stores::FaultStore;
 use lsmstore::{LogChoice, OpenError, Store, SystemEnv, objects};
 use object_store::path::Path;
 use object_store::{
@@ -123,6 +125,17 @@ async fn a_store_that_creates_twice_is_refused_unless_somebody_insists() {
     let opened =
         Store::open(fixture.config(), careless, Arc::new(SystemEnv::new()), LogChoice::Nobody).await.unwrap_err();
     assert!(matches!(opened, OpenError::Unconditional { .. }), "{opened}");
+}
+
+#[tokio::test]
+async fn a_conflict_without_reason_proves_nothing_against_a_store() {
+    for seed in 0..20 {
+        let (fixture, objects) = (Fixture::new(), Arc::new(FaultStore::new(objects::memory())));
+        objects.set(vec![Fault::always(Kind::Conflict).within("probe/").chance(0.3, seed)]);
+        let opened =
+            Store::open(fixture.config(), Arc::clone(&objects) as _, Arc::new(SystemEnv::new()), LogChoice::Nobody);
+        opened.await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ mod following_an_unreliable_store;
 mod following_as_a_view;
 mod following_within_a_budget;
 mod formats;
+mod jobs;
 mod killed;
 mod levels;
 mod limits;

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lsmstore::{Batch, Config, Durability, GcOptions, LogChoice, OpenError, Store, Unusable, WriteError};
+use lsmstore::{Batch, Config, Durability, GcOptions, LogChoice, OpenError, Store, SystemEnv, Unusable, WriteError};
 use object_store::ObjectStoreExt;
 
-use crate::fixture::{Fault, Fixture, SetClock, get, names, puts};
+use crate::env::Clock;
+use crate::fixture::{Fault, Fixture, get, names, puts};
 
 fn config(fixture: &Fixture) -> Config {
     fixture.config().remote_log(true)
@@ -297,7 +298,8 @@ async fn objects_that_tables_hold_are_collected_and_fences_stay() {
         write(&store, "a", Durability::Remote).await;
         drop(store);
     }
-    let env = Arc::new(SetClock::default());
+    let clock = Arc::<Clock>::default();
+    let env = Arc::new(SystemEnv::with(Arc::clone(&clock) as _));
     let config = config(&fixture).keep_manifests(1).keep_for(Duration::ZERO).quarantine(Duration::from_secs(10));
     let store = loop {
         let opened =
@@ -311,7 +313,7 @@ async fn objects_that_tables_hold_are_collected_and_fences_stay() {
     assert_eq!(pieces(&fixture).await.len(), 4);
     store.collect_garbage(GcOptions::default()).await.unwrap();
     assert_eq!(pieces(&fixture).await.len(), 4, "what is found waits");
-    env.forward(Duration::from_secs(11));
+    clock.forward(Duration::from_secs(11));
     store.collect_garbage(GcOptions::default()).await.unwrap();
     assert_eq!(pieces(&fixture).await.len(), 1, "the newest is needed");
     assert_eq!(names(&fixture, "/wal/").await.len(), 4, "each epoch before has its fence");

@@ -22,6 +22,7 @@ pub struct Running {
     pub process: Arc<Process>,
     pub life: Arc<Mutex<Life>>,
     pub own_log: bool,
+    pub remote_log: bool,
     /// Writers and the steward are to end.
     pub stop: AtomicBool,
     /// Writers that have not ended, and the steward.
@@ -114,9 +115,10 @@ impl Running {
             self.sleep(pace).await;
             let changes = self.draw(writer);
             let changes = self.life().issue(writer, changes);
-            let durability = match self.own_log && self.random(2) == 0 {
-                true => Durability::Local,
-                false => Durability::Memory,
+            let durability = match self.random(4) {
+                0 if self.remote_log => Durability::Remote,
+                0 | 1 if self.own_log => Durability::Local,
+                _ => Durability::Memory,
             };
             loop {
                 match self.store.write(batch(&changes), durability).await {
@@ -124,7 +126,11 @@ impl Running {
                         let mut life = self.life();
                         life.acknowledge(writer, applied.first, applied.last);
                         if self.own_log {
-                            let kept = if durability == Durability::Local { Loss::Machine } else { Loss::Process };
+                            let kept = match durability {
+                                Durability::Remote => Loss::Disk,
+                                Durability::Local => Loss::Machine,
+                                _ => Loss::Process,
+                            };
                             life.promise(kept, applied.last);
                         }
                         break;

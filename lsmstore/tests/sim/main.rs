@@ -1,8 +1,8 @@
 //! A deterministic simulation: a store with all its background work, its users, several machines with their disks, and
 //! a bucket behind a bad network, in an order that is drawn from a seed and in virtual time.
 //!
-//! `KRIYA_SIM_SEEDS` is how many seeds are tried, `KRIYA_SIM_FROM` the first of them; `KRIYA_SIM_TRACE=1` tells what
-//! happens. A seed that fails is printed with how to see it again.
+//! `LSMSTORE_SIM_SEEDS` is how many seeds are tried, `LSMSTORE_SIM_FROM` the first of them; `LSMSTORE_SIM_TRACE=1` tells what
+//! happens, `LSMSTORE_SIM_THREADS` is on how many threads (all cores). A seed that fails is printed with how to see it again.
 #![allow(clippy::unwrap_used)]
 
 mod actors;
@@ -17,8 +17,10 @@ mod machine;
 mod model;
 mod world;
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use lsmstore::{DeterministicReactor, Reactor};
 
@@ -34,7 +36,7 @@ fn number(variable: &str, otherwise: u64) -> u64 {
 /// Tells what happens, if somebody wants to know.
 fn tell(reactor: &DeterministicReactor, text: impl FnOnce() -> String) {
     static WANTED: OnceLock<bool> = OnceLock::new();
-    if *WANTED.get_or_init(|| std::env::var_os("KRIYA_SIM_TRACE").is_some()) {
+    if *WANTED.get_or_init(|| std::env::var_os("LSMSTORE_SIM_TRACE").is_some()) {
         println!("{:>12.6} {}", reactor.monotonic().as_secs_f64(), text());
     }
 }
@@ -51,17 +53,32 @@ fn simulate(seed: u64) -> u64 {
 
 fn explain(seed: u64) {
     println!(
-        "seed {seed} fails; to see it again: KRIYA_SIM_FROM={seed} KRIYA_SIM_SEEDS=1 KRIYA_SIM_TRACE=1 \
+        "seed {seed} fails; to see it again: LSMSTORE_SIM_FROM={seed} LSMSTORE_SIM_SEEDS=1 LSMSTORE_SIM_TRACE=1 \
          cargo test -p lsmstore --test sim everything -- --nocapture"
     );
 }
 
 #[test]
 fn everything_holds_in_every_order_that_the_seeds_give() {
-    let (from, count) = (number("KRIYA_SIM_FROM", 0), number("KRIYA_SIM_SEEDS", 100));
-    let failed: Vec<u64> =
-        (from..from + count).filter(|&seed| catch_unwind(AssertUnwindSafe(|| simulate(seed))).is_err()).collect();
-    failed.iter().for_each(|seed| explain(*seed));
+    let (from, count) = (number("LSMSTORE_SIM_FROM", 0), number("LSMSTORE_SIM_SEEDS", 100));
+    let (next, failed) = (AtomicU64::new(from), Mutex::new(BTreeSet::new()));
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= from + count {
+                return;
+            }
+            if catch_unwind(AssertUnwindSafe(|| simulate(seed))).is_err() {
+                explain(seed);
+                failed.lock().unwrap().insert(seed);
+            }
+        }
+    };
+    // A seed has nothing to do with another one.
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    let threads = number("LSMSTORE_SIM_THREADS", cores);
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    let failed = failed.into_inner().unwrap();
     assert!(failed.is_empty(), "{} of {count} seeds fail: {failed:?}", failed.len());
 }
 
@@ -70,6 +87,6 @@ fn the_same_seed_gives_the_same_run_and_another_one_another() {
     let traces: Vec<u64> = (0..8).map(simulate).collect();
     let again: Vec<u64> = (0..8).map(simulate).collect();
     assert_eq!(traces, again, "something beside the seed decides what is done");
-    let all: std::collections::BTreeSet<u64> = traces.iter().copied().collect();
+    let all: BTreeSet<u64> = traces.iter().copied().collect();
     assert_eq!(all.len(), traces.len());
 }

@@ -10,8 +10,8 @@ use futures::future::{Either, select};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use lsmstore::objects::ObjectStore;
 use lsmstore::{
-    Checkpoints, Config, DeterministicReactor, FlushError, FlushOptions, GcOptions, LogChoice, OpenError, Reactor,
-    StorageError, Store, SystemEnv, Unusable, missing_table, peek, read_manifest,
+    Checkpoints, Config, DeterministicReactor, FlushError, FlushOptions, GcOptions, JobRecord, JobState, LogChoice,
+    OpenError, Reactor, StorageError, Store, SystemEnv, Unusable, missing_table, peek, read_manifest,
 };
 
 use crate::actors::{Running, Yielding};
@@ -23,10 +23,14 @@ const MACHINES: usize = 3;
 /// Virtual time within which anything must be done once the weather is good.
 const PATIENCE: Duration = Duration::from_secs(900);
 
+/// An opening asks for many things, each of which must come. After so many attempts they do.
+const FAIR: u32 = 10;
+
 /// What stays the same during a simulation.
 #[derive(Clone, Copy, Debug)]
 struct Settings {
     own_log: bool,
+    remote_log: bool,
     memtable: usize,
     max_frozen: usize,
     l0_trigger: usize,
@@ -49,8 +53,10 @@ impl Settings {
     fn draw(reactor: &DeterministicReactor) -> Settings {
         let one_of = |values: &[u64]| values[reactor.random(values.len() as u64) as usize];
         let seconds = |most: u64| Duration::from_millis(reactor.random(most * 1000));
+        let own_log = reactor.random(4) > 0;
         Settings {
-            own_log: reactor.random(4) > 0,
+            own_log,
+            remote_log: own_log && reactor.random(2) == 0,
             memtable: one_of(&[4096, 8192, 16384]) as usize,
             max_frozen: one_of(&[1, 2, 4]) as usize,
             l0_trigger: one_of(&[1, 2, 4]) as usize,
@@ -141,6 +147,7 @@ impl World {
             .keep_manifests(manifests)
             .keep_for(settings.keep_for)
             .quarantine(settings.quarantine)
+            .remote_log(settings.remote_log)
             .accept_log_loss(accept);
         settings.rate.map_or(config.clone(), |rate| config.merge_rate(rate))
     }
@@ -159,7 +166,11 @@ impl World {
 
     /// Tries to open the store on a machine until it is open; some attempts are cut off.
     async fn open(self: &Arc<World>, machine: usize, last: &mut Option<Last>, blows: bool) -> Arc<Running> {
-        loop {
+        for attempt in 0.. {
+            if attempt == FAIR {
+                self.tell(|| "the weather relents".to_owned());
+                self.bucket.set(Weather { latency: self.settings.weather.latency, ..Weather::default() });
+            }
             let here = &self.machines[machine];
             if let Some(last) = last {
                 let mut life = last.life.lock().unwrap();
@@ -198,7 +209,12 @@ impl World {
                 }
             };
             match opened {
-                Ok(store) => return self.begin(store, process, machine, last),
+                Ok(store) => {
+                    if attempt >= FAIR {
+                        self.bucket.set(self.settings.weather);
+                    }
+                    return self.begin(store, process, machine, last);
+                }
                 Err(error) => {
                     self.tell(|| format!("the opening fails: {error}"));
                     let fair = match &error {
@@ -215,6 +231,7 @@ impl World {
                 }
             }
         }
+        unreachable!("attempts never end")
     }
 
     fn end(&self, process: &Process, machine: usize, blow: Blow, last: Option<&mut Last>) {
@@ -249,6 +266,7 @@ impl World {
             process,
             life: Arc::new(Mutex::new(life)),
             own_log: self.settings.own_log,
+            remote_log: self.settings.remote_log,
             stop: AtomicBool::new(false),
             writing: AtomicU64::new(self.settings.writers + 1),
         });
@@ -435,7 +453,9 @@ impl World {
                 Ok(_) => running.life().promise(Loss::Disk, sequence),
                 Err(error) => return running.judge_flush(&error),
             }
-            if !(store.wants_flush() || store.wants_merge() || store.wants_publish()) {
+            let over = |job: &JobRecord| !matches!(job.state, JobState::Queued | JobState::Running);
+            let wants = store.wants_flush() || store.wants_merge() || store.wants_publish();
+            if !wants && store.jobs().iter().all(over) {
                 break;
             }
             self.reactor.sleep(Duration::from_millis(100)).await;

@@ -17,7 +17,7 @@ use super::tally::Tally;
 /// # Errors
 /// If cargo cannot be run, or fails without a failing test.
 pub fn crates(tally: &mut Tally) -> Outcome<()> {
-    run(tally, places::cargo().args(["test", "--no-fail-fast"]), "crates")?;
+    run(tally, places::cargo().args(["test", "--no-fail-fast"]).env("LSMSTORE_SIM_SEEDS", "1000"), "crates")?;
     let testkit = ["test", "--no-fail-fast", "--package", "kriya-testkit", "--lib", "--bins", "--test", "objects"];
     run(tally, places::cargo().args(testkit), "testkit")?;
     let s3 = ["test", "--no-fail-fast", "--package", "lsmstore", "--features", "s3", "--lib"];

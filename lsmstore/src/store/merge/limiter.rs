@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::reactor::Reactor;
+use crate::store::jobs::{Jobs, Work};
 use crate::store::lock;
-use crate::store::pressure::{Jobs, Work};
 
 /// How long a merge waits before it looks again whether it is to go on.
 const SLICE: Duration = Duration::from_millis(5);

@@ -28,7 +28,7 @@ use crate::error::{FlushError, StorageError};
 use crate::sstable::TableId;
 use crate::sstable::read::Table;
 use crate::store::flush::{New, retire};
-use crate::store::pressure::Work;
+use crate::store::jobs::{Ending, JobKind, Ticket, Work};
 use crate::store::{Inner, Store};
 pub(super) use claims::Claims;
 use claims::{Claim, Claimed};
@@ -186,17 +186,34 @@ impl Store {
 
 impl Inner {
     async fn merge(self: Arc<Inner>, policy: Arc<dyn MergePolicy>) -> Result<Merged, FlushError> {
-        let inner = &self;
+        let mut job = self.jobs.queue(JobKind::Merge, self.env.reactor());
+        let merged = self.merge_what_is_due(policy, &mut job).await;
+        let ending = merged.as_ref().map(|merged| match merged.inputs {
+            0 if job.has_begun() => Ending::GivenUp,
+            0 => Ending::Nothing,
+            _ => Ending::Done(merged.bytes),
+        });
+        job.end(ending);
+        merged
+    }
+
+    async fn merge_what_is_due(
+        self: &Arc<Inner>,
+        policy: Arc<dyn MergePolicy>,
+        job: &mut Ticket<'_>,
+    ) -> Result<Merged, FlushError> {
+        let inner = self;
         let (pick, floor, _claimed) = inner.begin(&*policy).await?;
         let choice = match pick {
             Pick::Merge(choice, _) => choice,
             Pick::Drop(covered) => {
+                job.begin(None, None);
                 let dropped = inner.take_away(&covered, floor).await?;
                 return Ok(Merged { inputs: covered.len(), dropped, ..Merged::default() });
             }
             Pick::Wait | Pick::Nothing => return Ok(Merged::default()),
         };
-        let _running = inner.jobs.begin(if choice.to <= 2 { Work::UpperMerge } else { Work::DeepMerge });
+        job.begin(Some(if choice.to <= 2 { Work::UpperMerge } else { Work::DeepMerge }), Some(choice.to));
         let began = inner.env.reactor().monotonic();
         let view = inner.current();
         let inputs: HashSet<TableId> = choice.tables().map(|table| table.info.id).collect();
