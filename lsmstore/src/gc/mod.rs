@@ -27,7 +27,7 @@
 //! * Before a manifest is deleted, a boundary above it was created, and every epoch before ours has its fence.
 //! * The two highest boundaries stay: a list that is read while one comes and one goes shows the other.
 //! * Of its own epoch a writer deletes only what it has uploaded or named: what a copy of its folder uploads under the same
-//!   epoch it does not know. What an attempt names whose outcome is unknown counts as named by it.
+//!   epoch it does not know. What a publication is to name counts as named from its beginning on, whatever comes of it.
 //! * Fences of logs stay, see [`remote`](crate::wal::remote). Of a log goes what the newest manifest holds: nothing older is
 //!   replayed.
 //! * Names that are not ours stay.

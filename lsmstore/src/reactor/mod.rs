@@ -5,6 +5,7 @@
 //! reactor decides in which order things happen and how long they take.
 
 mod deterministic;
+mod state;
 mod workers;
 
 use std::fmt::Debug;

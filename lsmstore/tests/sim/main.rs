@@ -15,6 +15,8 @@ mod disk;
 mod env;
 mod machine;
 mod model;
+mod rest;
+mod settings;
 mod world;
 
 use std::collections::BTreeSet;

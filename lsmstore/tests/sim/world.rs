@@ -7,17 +7,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::{Either, select};
-use futures::{FutureExt, StreamExt, TryStreamExt};
-use lsmstore::objects::ObjectStore;
 use lsmstore::{
-    Checkpoints, Config, DeterministicReactor, FlushError, FlushOptions, GcOptions, JobRecord, JobState, LogChoice,
-    OpenError, Reactor, StorageError, Store, SystemEnv, Unusable, missing_table, peek, read_manifest,
+    Config, DeterministicReactor, FlushError, FlushOptions, LogChoice, OpenError, Reactor, StorageError, Store,
 };
 
 use crate::actors::{Running, Yielding};
 use crate::bucket::{Bucket, Weather};
 use crate::machine::{Machine, Process};
-use crate::model::{Life, Loss, scan};
+use crate::model::{Life, Loss};
+use crate::settings::Settings;
 
 const MACHINES: usize = 3;
 /// Virtual time within which anything must be done once the weather is good.
@@ -26,81 +24,24 @@ const PATIENCE: Duration = Duration::from_secs(900);
 /// An opening asks for many things, each of which must come. After so many attempts they do.
 const FAIR: u32 = 10;
 
-/// What stays the same during a simulation.
-#[derive(Clone, Copy, Debug)]
-struct Settings {
-    own_log: bool,
-    remote_log: bool,
-    memtable: usize,
-    max_frozen: usize,
-    l0_trigger: usize,
-    table: usize,
-    level: u64,
-    pending: u64,
-    rate: Option<u64>,
-    manifests: usize,
-    keep_for: Duration,
-    quarantine: Duration,
-    weather: Weather,
-    /// One of so many syncs fails; none if zero.
-    sync_faults: u64,
-    writers: u64,
-    pace: u64,
-    events: u64,
-}
-
-impl Settings {
-    fn draw(reactor: &DeterministicReactor) -> Settings {
-        let one_of = |values: &[u64]| values[reactor.random(values.len() as u64) as usize];
-        let seconds = |most: u64| Duration::from_millis(reactor.random(most * 1000));
-        let own_log = reactor.random(4) > 0;
-        Settings {
-            own_log,
-            remote_log: own_log && reactor.random(2) == 0,
-            memtable: one_of(&[4096, 8192, 16384]) as usize,
-            max_frozen: one_of(&[1, 2, 4]) as usize,
-            l0_trigger: one_of(&[1, 2, 4]) as usize,
-            table: one_of(&[1024, 2048, 8192]) as usize,
-            level: one_of(&[2048, 8192, 32768]),
-            pending: one_of(&[u64::MAX, u64::MAX, 20_000]),
-            rate: (reactor.random(5) == 0).then(|| one_of(&[50_000, 400_000])),
-            manifests: one_of(&[1, 1, 2, 5]) as usize,
-            keep_for: if reactor.random(2) == 0 { Duration::ZERO } else { seconds(5) },
-            quarantine: if reactor.random(2) == 0 { Duration::ZERO } else { seconds(5) },
-            weather: Weather {
-                before: one_of(&[0, 5, 60, 200]),
-                after: one_of(&[0, 5, 60, 200]),
-                conflict: one_of(&[0, 5, 100]),
-                cut: one_of(&[0, 5, 60]),
-                latency: one_of(&[0, 2, 20, 60]),
-                down: false,
-            },
-            sync_faults: one_of(&[0, 0, 0, 150]),
-            writers: 1 + reactor.random(3),
-            pace: one_of(&[20, 60, 150]),
-            events: 2 + reactor.random(4),
-        }
-    }
-}
-
 pub struct World {
-    reactor: DeterministicReactor,
-    bucket: Arc<Bucket>,
-    machines: Vec<Machine>,
-    settings: Settings,
+    pub reactor: DeterministicReactor,
+    pub bucket: Arc<Bucket>,
+    pub machines: Vec<Machine>,
+    pub settings: Settings,
     writers: AtomicU32,
     lives: AtomicU64,
 }
 
 /// The newest life, and what happened since it ended.
-struct Last {
-    life: Arc<Mutex<Life>>,
-    loss: Loss,
+pub struct Last {
+    pub life: Arc<Mutex<Life>>,
+    pub loss: Loss,
 }
 
 /// A fault that may interrupt an opening.
 #[derive(Clone, Copy, PartialEq)]
-enum Blow {
+pub enum Blow {
     Kill,
     Power,
 }
@@ -121,7 +62,7 @@ impl World {
         }
     }
 
-    fn random(&self, below: u64) -> u64 {
+    pub fn random(&self, below: u64) -> u64 {
         self.reactor.random(below)
     }
 
@@ -129,11 +70,11 @@ impl World {
         self.reactor.sleep(Duration::from_millis(self.random(most))).await;
     }
 
-    fn tell(&self, text: impl FnOnce() -> String) {
+    pub fn tell(&self, text: impl FnOnce() -> String) {
         crate::tell(&self.reactor, text);
     }
 
-    fn config(&self, folder: &Path, accept: bool, manifests: usize) -> Config {
+    pub fn config(&self, folder: &Path, accept: bool, manifests: usize) -> Config {
         let settings = &self.settings;
         let config = Config::new(folder, "sim")
             .memtable_bytes(settings.memtable)
@@ -152,12 +93,12 @@ impl World {
         settings.rate.map_or(config.clone(), |rate| config.merge_rate(rate))
     }
 
-    fn log(&self) -> LogChoice {
+    pub fn log(&self) -> LogChoice {
         if self.settings.own_log { LogChoice::Own } else { LogChoice::Nobody }
     }
 
     /// Nothing that takes longer than it may goes on for ever.
-    async fn within<T>(&self, what: &str, work: impl Future<Output = T>) -> T {
+    pub async fn within<T>(&self, what: &str, work: impl Future<Output = T>) -> T {
         match select(Box::pin(work), self.reactor.sleep(PATIENCE)).await {
             Either::Left((done, _)) => done,
             Either::Right(_) => panic!("{what} does not end"),
@@ -165,7 +106,7 @@ impl World {
     }
 
     /// Tries to open the store on a machine until it is open; some attempts are cut off.
-    async fn open(self: &Arc<World>, machine: usize, last: &mut Option<Last>, blows: bool) -> Arc<Running> {
+    pub async fn open(self: &Arc<World>, machine: usize, last: &mut Option<Last>, blows: bool) -> Arc<Running> {
         for attempt in 0.. {
             if attempt == FAIR {
                 self.tell(|| "the weather relents".to_owned());
@@ -234,7 +175,7 @@ impl World {
         unreachable!("attempts never end")
     }
 
-    fn end(&self, process: &Process, machine: usize, blow: Blow, last: Option<&mut Last>) {
+    pub fn end(&self, process: &Process, machine: usize, blow: Blow, last: Option<&mut Last>) {
         process.kill();
         if blow == Blow::Power {
             self.machines[machine].lose_power(&self.reactor);
@@ -280,30 +221,6 @@ impl World {
         reactor.spawn(Box::pin(Arc::clone(&running).read()));
         reactor.spawn(Box::pin(Arc::clone(&running).look_after()));
         running
-    }
-
-    /// What the bucket names is there, whoever looks, whenever.
-    fn audit(&self) {
-        // Memory answers at once, so that nothing changes meanwhile.
-        self.names_what_is_there().now_or_never().expect("memory has no latency");
-    }
-
-    async fn names_what_is_there(&self) {
-        let truth = Arc::clone(&self.bucket.truth) as Arc<dyn ObjectStore>;
-        let env: Arc<dyn lsmstore::Env> = Arc::new(SystemEnv::with(Arc::new(self.reactor.clone())));
-        let nowhere = Config::new("/nonexistent", "sim");
-        let Some(newest) = peek(&truth, "sim").await.unwrap() else { return };
-        let mut named = vec![newest];
-        for checkpoint in Checkpoints::new(Arc::clone(&truth), Arc::clone(&env), "sim").list().await.unwrap() {
-            if checkpoint.held {
-                let manifest = read_manifest(&truth, "sim", checkpoint.manifest).await.unwrap();
-                named.push(manifest.unwrap_or_else(|| panic!("{checkpoint:?} holds nothing")));
-            }
-        }
-        for manifest in named {
-            let missing = missing_table(&nowhere, &truth, &env, &manifest).await.unwrap();
-            assert_eq!(missing, None, "manifest {} names it", manifest.number);
-        }
     }
 
     /// The whole of it.
@@ -391,7 +308,7 @@ impl World {
     }
 
     /// Lets a life's writers come to their end.
-    async fn hush(&self, running: &Running) {
+    pub async fn hush(&self, running: &Running) {
         running.stop.store(true, Ordering::Relaxed);
         let wait = async {
             while running.writing.load(Ordering::Relaxed) > 0 {
@@ -402,7 +319,7 @@ impl World {
     }
 
     /// An orderly stop, as good as the weather lets it be.
-    async fn stop(&self, running: &Running) {
+    pub async fn stop(&self, running: &Running) {
         self.hush(running).await;
         let sequence = running.store.last_sequence();
         let clean = self.random(2) == 0;
@@ -414,96 +331,5 @@ impl World {
         if let Err(error) = self.within("a stop", running.store.clone().close()).await {
             running.judge_storage(&error);
         }
-    }
-
-    /// The sun shines.
-    async fn rest(self: &Arc<World>, mut running: Arc<Running>, mut last: Option<Last>, zombies: Vec<Arc<Running>>) {
-        self.tell(|| "the sun shines".to_owned());
-        self.bucket.set(Weather::default());
-        self.machines.iter().for_each(|machine| machine.link.cut(false));
-        for zombie in &zombies {
-            self.hush(zombie).await;
-            let options = FlushOptions { clean: false, force: true };
-            let refused = self.within("a zombie's flush", zombie.store.flush_with(options)).await;
-            match refused {
-                Err(FlushError::Unusable(why)) => zombie.judge(&why),
-                other => panic!("life {} was taken over and goes on: {other:?}", zombie.life().number),
-            }
-            zombie.process.kill();
-        }
-        self.hush(&running).await;
-        // The last life collects what earlier ones do not know any more that they uploaded.
-        let machine = running.life().machine;
-        if !running.process.failed() && self.random(2) == 0 {
-            self.stop(&running).await;
-        }
-        self.end(&running.process, machine, Blow::Kill, last.as_mut());
-        running = self.open(machine, &mut last, false).await;
-        self.hush(&running).await;
-        self.within("the end of all work", self.settle(&running)).await;
-        self.finish(&running).await;
-    }
-
-    /// Everything that is due is done, and all garbage is gone.
-    async fn settle(&self, running: &Running) {
-        let store = &running.store;
-        loop {
-            let sequence = store.last_sequence();
-            match store.flush().await {
-                Ok(_) => running.life().promise(Loss::Disk, sequence),
-                Err(error) => return running.judge_flush(&error),
-            }
-            let over = |job: &JobRecord| !matches!(job.state, JobState::Queued | JobState::Running);
-            let wants = store.wants_flush() || store.wants_merge() || store.wants_publish();
-            if !wants && store.jobs().iter().all(over) {
-                break;
-            }
-            self.reactor.sleep(Duration::from_millis(100)).await;
-        }
-        running.life().check(&store.view().unwrap());
-        for checkpoint in store.checkpoints().list().await.unwrap() {
-            // One that ended meanwhile is as good.
-            let _ = store.checkpoints().delete(checkpoint.id).await;
-        }
-        loop {
-            let report =
-                match store.collect_garbage(GcOptions { keep_for: Some(Duration::ZERO), ..GcOptions::default() }).await
-                {
-                    Ok(report) => report,
-                    Err(error) => panic!("in good weather: {error}"),
-                };
-            if report.settled {
-                break;
-            }
-            self.reactor.sleep(Duration::from_millis(700)).await;
-        }
-    }
-
-    async fn finish(self: &Arc<World>, running: &Running) {
-        let store = &running.store;
-        if let Err(why) = store.view() {
-            return running.judge(&why);
-        }
-        let truth = Arc::clone(&self.bucket.truth) as Arc<dyn ObjectStore>;
-        self.audit();
-        let left: Vec<_> = truth.list(Some(&"sim/sst".into())).try_collect().await.unwrap();
-        assert_eq!(left.len() as u64, store.manifest().tables, "tables that nobody needs are gone: {left:?}");
-        let manifests = truth.list(Some(&"sim/manifest".into())).count().await;
-        assert_eq!(manifests, 1, "manifests that nobody needs are gone");
-        let view = store.view().unwrap();
-        let expected = scan(&view, view.read_sequence(), true);
-        self.stop(running).await;
-        let refused = store.view().map(drop);
-        assert_eq!(refused, Err(Unusable::Closed), "a store that was closed refuses everything");
-        running.process.kill();
-        // From the objects alone.
-        let process = self.machines[0].start(&self.reactor, 0);
-        let (link, env) = (Arc::new(self.machines[0].link.clone()), Arc::clone(&process.env));
-        let folder = self.machines[0].folder().with_file_name("elsewhere");
-        let store = self.within("an opening", Store::open(self.config(&folder, true, 1), link, env, self.log())).await;
-        let view = store.as_ref().unwrap().view().unwrap();
-        assert!(scan(&view, view.read_sequence(), false) == expected, "the bucket has it all");
-        drop((store, view));
-        process.kill();
     }
 }
