@@ -179,7 +179,7 @@ impl RunAhead {
                         drop(there.meta(&newest).await);
                     }
                 };
-                fetcher.env.spawn(Box::pin(opening));
+                fetcher.env.reactor().spawn(Box::pin(opening));
                 self.opened = Some(at);
             }
             bytes += table.info.object_len;
@@ -217,7 +217,7 @@ fn request(fetcher: &Arc<Fetcher>, run: &Run, first: Place, most: u64, forward: 
                 drop(there.blocks(&newest, wanted).await);
             }
         };
-        fetcher.env.spawn(Box::pin(ahead));
+        fetcher.env.reactor().spawn(Box::pin(ahead));
     }
     Some(Asked { table: first.0, blocks, bytes })
 }

@@ -142,7 +142,7 @@ impl Follower {
         let requests = Arc::new(RequestCounters::default());
         let objects = Arc::new(CountedObjects::new(objects, Arc::clone(&requests))) as Arc<dyn ObjectStore>;
         let names = Names::new(&config.prefix);
-        let known = env.monotonic();
+        let known = env.reactor().monotonic();
         let Some((number, manifest)) = publish::latest(&*objects, &names).await? else {
             return Err(FollowError::NoStore { prefix: config.prefix });
         };
@@ -231,12 +231,12 @@ impl Follower {
         let before = self.newest();
         let first = before.contents.info.number;
         let Fetcher { env, objects, names, .. } = &*self.inner.fetcher;
-        if env.monotonic().saturating_sub(before.known) > LONG {
+        if env.reactor().monotonic().saturating_sub(before.known) > LONG {
             return self.jump(first, tails).await;
         }
         let mut found = None;
         loop {
-            let now = env.monotonic();
+            let now = env.reactor().monotonic();
             let number = found.as_ref().map_or(first, |(number, _)| *number);
             if number - first >= STEPS {
                 self.jump(number, tails).await?;
@@ -272,7 +272,7 @@ impl Follower {
     /// Reads the newest manifest from now on. Whether it is newer than `number`.
     async fn jump(&self, number: u64, tails: &mut Vec<Tail>) -> Result<bool, FollowError> {
         let Fetcher { env, objects, names, .. } = &*self.inner.fetcher;
-        let now = env.monotonic();
+        let now = env.reactor().monotonic();
         match publish::latest(&**objects, names).await? {
             Some((newest, manifest)) if newest > self.newest().contents.info.number => {
                 self.adopt(newest, &manifest, now, tails).await?;
@@ -322,7 +322,7 @@ impl Follower {
     /// How far behind the writer this may be.
     pub fn staleness(&self) -> Staleness {
         let Newest { contents, known } = self.newest();
-        let now = self.inner.fetcher.env.monotonic();
+        let now = self.inner.fetcher.env.reactor().monotonic();
         Staleness {
             manifest: contents.info.number,
             last_sequence: contents.info.last_sequence.max(contents.view().read_sequence()),
@@ -334,9 +334,10 @@ impl Follower {
     /// is tried again the next time: [`Follower::staleness`] tells.
     pub fn follow(&self, interval: Duration) -> impl Future<Output = ()> + Send + 'static {
         let inner = Arc::downgrade(&self.inner);
+        let reactor = Arc::clone(self.inner.fetcher.env.reactor());
         async move {
             loop {
-                tokio::time::sleep(interval).await;
+                reactor.sleep(interval).await;
                 let Some(inner) = inner.upgrade() else { return };
                 // The next one may succeed.
                 let _ = Follower { inner }.refresh().await;

@@ -8,7 +8,8 @@ use lsmstore::{
 };
 use object_store::ObjectStoreExt;
 
-use crate::fixture::{Fixture, SetClock, names, puts};
+use crate::env::Clock;
+use crate::fixture::{Fixture, names, puts};
 
 pub async fn follow_with(fixture: &Fixture, config: FollowerConfig) -> Follower {
     Follower::open(config, Arc::clone(&fixture.objects) as _, Arc::new(SystemEnv::new())).await.unwrap()
@@ -182,9 +183,10 @@ async fn staleness_is_the_time_since_the_last_look_that_found_nothing_newer() {
     let fixture = Fixture::new();
     let store = fixture.open().await;
     fill(&store, 0..10).await;
-    let clock = Arc::new(SetClock::default());
+    let clock = Arc::<Clock>::default();
+    let env = Arc::new(SystemEnv::with(Arc::clone(&clock) as _));
     let objects = Arc::clone(&fixture.objects) as _;
-    let follower = Follower::open(FollowerConfig::new("test"), objects, Arc::clone(&clock) as _).await.unwrap();
+    let follower = Follower::open(FollowerConfig::new("test"), objects, env as _).await.unwrap();
     clock.forward(Duration::from_secs(7));
     let staleness = follower.staleness();
     assert_eq!((staleness.manifest, staleness.last_sequence), (store.manifest().number, 10));
@@ -279,9 +281,10 @@ async fn after_a_long_pause_the_newest_is_found_although_the_next_one_was_collec
     let fixture = Fixture::new();
     let store = tidy(&fixture).await;
     fill(&store, 0..200).await;
-    let clock = Arc::new(SetClock::default());
+    let clock = Arc::<Clock>::default();
+    let env = Arc::new(SystemEnv::with(Arc::clone(&clock) as _));
     let objects = Arc::clone(&fixture.objects) as _;
-    let follower = Follower::open(FollowerConfig::new("test"), objects, Arc::clone(&clock) as _).await.unwrap();
+    let follower = Follower::open(FollowerConfig::new("test"), objects, env as _).await.unwrap();
     replace_all(&store).await;
     clock.forward(Duration::from_secs(61));
     assert!(follower.refresh().await.unwrap());
