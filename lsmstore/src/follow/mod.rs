@@ -334,10 +334,10 @@ impl Follower {
     /// is tried again the next time: [`Follower::staleness`] tells.
     pub fn follow(&self, interval: Duration) -> impl Future<Output = ()> + Send + 'static {
         let inner = Arc::downgrade(&self.inner);
-        let reactor = Arc::clone(self.inner.fetcher.env.reactor());
+        let env = Arc::clone(&self.inner.fetcher.env);
         async move {
             loop {
-                reactor.sleep(interval).await;
+                env.reactor().sleep(interval).await;
                 let Some(inner) = inner.upgrade() else { return };
                 // The next one may succeed.
                 let _ = Follower { inner }.refresh().await;
