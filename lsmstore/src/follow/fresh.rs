@@ -11,8 +11,7 @@ use std::sync::Arc;
 use kriya_region::{ALIGNMENT, Region};
 
 use crate::batch::Batch;
-use crate::error::{Corruption, StorageError, WriteError};
-use crate::follow::FollowError;
+use crate::error::WriteError;
 use crate::follow::contents::Contents;
 use crate::key::MAX_SEQUENCE;
 use crate::manifest::ManifestInfo;
@@ -73,17 +72,16 @@ impl Fresh {
         Ok(Replayed::Applied)
     }
 
-    /// Makes batches of the log readable beside `newest`.
-    pub(super) fn apply_all(&mut self, newest: &Contents, logged: Vec<Logged>) -> Result<(), FollowError> {
+    /// Makes batches of the log readable beside `newest`. Up to the first that does not follow, and then says so: what is
+    /// missing is in tables of a newer manifest.
+    pub(super) fn apply_all(&mut self, newest: &Contents, logged: Vec<Logged>) -> Result<bool, WriteError> {
         for Logged { first, batch } in logged {
-            let shown = newest.view().read_sequence();
-            if first > shown + 1 {
-                let what = format!("sequence number {first} does not follow, expected {}", shown + 1);
-                return Err(StorageError::Corrupt(Corruption::new("the log in the bucket", 0, what)).into());
+            if first > newest.view().read_sequence() + 1 {
+                return Ok(false);
             }
             self.apply(newest, first, &batch)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Puts what `next` does not hold beside it, which takes the place of `before`.

@@ -17,8 +17,12 @@ pub(super) fn tails(manifest: &Manifest, read: &[Tail]) -> Vec<Tail> {
     manifest.remote.iter().map(tail).collect()
 }
 
-/// Reads on. After an error nothing was read.
-pub(super) async fn read(fetcher: &Fetcher, store: Uuid, tails: &mut [Tail]) -> Result<Vec<Logged>, StorageError> {
+/// Reads on: what has come, and from where to read on after that.
+pub(super) async fn read(
+    fetcher: &Fetcher,
+    store: Uuid,
+    tails: &[Tail],
+) -> Result<(Vec<Logged>, Vec<Tail>), StorageError> {
     let (mut next, mut logged) = (tails.to_vec(), Vec::new());
     for tail in &mut next {
         logged.extend(tail.read(&*fetcher.objects, &fetcher.names, store).await?);
@@ -27,6 +31,5 @@ pub(super) async fn read(fetcher: &Fetcher, store: Uuid, tails: &mut [Tail]) -> 
             break;
         }
     }
-    tails.copy_from_slice(&next);
-    Ok(logged)
+    Ok((logged, next))
 }

@@ -37,7 +37,7 @@ pub use snapshot::Snapshot;
 
 use crate::batch::Batch;
 use crate::env::Env;
-use crate::error::{StorageError, WriteError};
+use crate::error::{Corruption, StorageError, WriteError};
 use crate::follow::contents::Contents;
 use crate::follow::fetch::Fetcher;
 use crate::follow::flights::Flights;
@@ -162,9 +162,11 @@ impl Follower {
             read_ahead: config.read_ahead_bytes.min(config.cache_bytes / 8).max(1),
         });
         let (mut tails, mut fresh) = (logs::tails(&manifest, &[]), Fresh::new(number));
-        let logged = logs::read(&fetcher, manifest.store_id, &mut tails).await?;
+        let (logged, behind) = logs::read(&fetcher, manifest.store_id, &tails).await?;
         let contents = show(&fetcher, number, &manifest);
-        fresh.apply_all(&contents, logged)?;
+        if fresh.apply_all(&contents, logged)? {
+            tails = behind;
+        }
         let newest = RwLock::new(Newest { contents, known });
         let (fresh, looking) = (Mutex::new(fresh), tokio::sync::Mutex::new(tails));
         Ok(Follower { inner: Arc::new(Inner { fetcher, newest, fresh, looking }) })
@@ -221,9 +223,18 @@ impl Follower {
     /// [`FollowError`]; what was known stays readable.
     pub async fn refresh(&self) -> Result<bool, FollowError> {
         let mut tails = self.inner.looking.lock().await;
-        let newer = self.look(&mut tails).await?;
-        // A newer manifest was taken with the log behind it.
-        if newer { Ok(true) } else { self.read_logs(&mut tails).await }
+        for _ in 0..ATTEMPTS {
+            // A newer manifest is taken with the log behind it.
+            if self.look(&mut tails).await? {
+                return Ok(true);
+            }
+            if let Some(newer) = self.read_logs(&mut tails).await? {
+                return Ok(newer);
+            }
+        }
+        let shown = self.snapshot().sequence();
+        let what = format!("writes behind sequence number {shown} are missing, and there is no newer manifest");
+        Err(Corruption::new("the log in the bucket", 0, what).into())
     }
 
     /// Whether there is a newer manifest, which is read from now on.
@@ -260,13 +271,16 @@ impl Follower {
         self.jump(self.newest().contents.info.number, &mut tails).await.map(drop)
     }
 
-    /// Shows what has come in the logs. Whether anything has.
-    async fn read_logs(&self, tails: &mut [Tail]) -> Result<bool, FollowError> {
+    /// Shows what has come in the logs. Whether anything has; none if what lies before it is in a newer manifest.
+    async fn read_logs(&self, tails: &mut Vec<Tail>) -> Result<Option<bool>, FollowError> {
         let contents = self.newest().contents;
-        let logged = logs::read(&self.inner.fetcher, contents.info.store_id, tails).await?;
+        let (logged, behind) = logs::read(&self.inner.fetcher, contents.info.store_id, tails).await?;
         let newer = !logged.is_empty();
-        self.fresh().apply_all(&contents, logged)?;
-        Ok(newer)
+        let whole = self.fresh().apply_all(&contents, logged)?;
+        if whole {
+            *tails = behind;
+        }
+        Ok(whole.then_some(newer))
     }
 
     /// Reads the newest manifest from now on. Whether it is newer than `number`.
@@ -304,13 +318,12 @@ impl Follower {
         // Another writer may have gone on without some of what was read: then all of it is read again, before anything is
         // shown, so that nobody sees less than he did.
         let same_writer = manifest.epoch == before.info.epoch;
-        let mut next = logs::tails(manifest, if same_writer { tails } else { &[] });
-        let logged = logs::read(&self.inner.fetcher, expected, &mut next).await?;
+        let next = logs::tails(manifest, if same_writer { tails } else { &[] });
+        let (logged, behind) = logs::read(&self.inner.fetcher, expected, &next).await?;
         let mut fresh = self.fresh();
         let contents = show(&self.inner.fetcher, number, manifest);
         fresh.follow(&before.info, &contents);
-        fresh.apply_all(&contents, logged)?;
-        *tails = next;
+        *tails = if fresh.apply_all(&contents, logged)? { behind } else { next };
         *self.inner.newest.write().unwrap_or_else(PoisonError::into_inner) = Newest { contents, known };
         Ok(())
     }

@@ -189,7 +189,14 @@ impl Opening<'_> {
             true => Ok(()),
             false => Err(OpenError::WrongLog { found: LogKind::Own.name(), expected: log.name() }),
         };
-        let mut shipped = remote.read(self, next.store_id).await?;
+        let mut shipped = match remote.read(self, next.store_id).await {
+            Err(OpenError::Storage(damaged @ StorageError::Corrupt(_))) => {
+                // What a newer manifest holds may have been collected by now, or was never put.
+                let moved_on = publish::newest_number(&**self.objects, self.names, Some(number)).await?.is_some();
+                return if moved_on { Ok(None) } else { Err(damaged.into()) };
+            }
+            read => read?,
+        };
         refuse_log(&shipped, next.log)?;
         if older {
             // Whoever comes next must neither replay them nor have to end them.

@@ -13,6 +13,7 @@ mod disk;
 #[allow(dead_code, reason = "shared with tests that use more of it")]
 #[path = "../behaviour/env.rs"]
 mod env;
+mod follower;
 mod machine;
 mod model;
 mod rest;

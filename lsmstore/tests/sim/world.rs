@@ -28,6 +28,10 @@ pub struct World {
     pub reactor: DeterministicReactor,
     pub bucket: Arc<Bucket>,
     pub machines: Vec<Machine>,
+    /// Where somebody follows.
+    pub watcher: Machine,
+    /// The newest life.
+    pub newest: Mutex<Option<Arc<Running>>>,
     pub settings: Settings,
     writers: AtomicU32,
     lives: AtomicU64,
@@ -54,8 +58,10 @@ impl World {
         crate::tell(reactor, || format!("{settings:?}"));
         World {
             reactor: reactor.clone(),
-            bucket,
             machines,
+            watcher: Machine::new(root, MACHINES, &bucket),
+            bucket,
+            newest: Mutex::default(),
             settings,
             writers: AtomicU32::new(0),
             lives: AtomicU64::new(0),
@@ -66,7 +72,7 @@ impl World {
         self.reactor.random(below)
     }
 
-    async fn sleep(&self, most: u64) {
+    pub async fn sleep(&self, most: u64) {
         self.reactor.sleep(Duration::from_millis(self.random(most))).await;
     }
 
@@ -212,6 +218,7 @@ impl World {
             writing: AtomicU64::new(self.settings.writers + 1),
         });
         *last = Some(Last { life: Arc::clone(&running.life), loss: Loss::Process });
+        *self.newest.lock().unwrap() = Some(Arc::clone(&running));
         let reactor = running.process.reactor();
         reactor.spawn(Box::pin(running.store.upkeep(Arc::new(Yielding(reactor.clone())))));
         for _ in 0..self.settings.writers {
@@ -233,6 +240,7 @@ impl World {
                 auditor.audit();
             }
         }));
+        self.reactor.spawn(Box::pin(Arc::clone(&self).follow()));
         let mut last = None;
         let mut running = self.open(0, &mut last, true).await;
         let mut zombies: Vec<Arc<Running>> = Vec::new();
