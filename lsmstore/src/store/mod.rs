@@ -89,6 +89,8 @@ struct Inner {
     store_id: Uuid,
     epoch: u64,
     unusable: OnceLock<Unusable>,
+    /// Tells background work of that.
+    ended: tokio::sync::watch::Sender<bool>,
     writer: Mutex<Writer>,
     last_sequence: AtomicU64,
     view: RwLock<Arc<View>>,
@@ -242,6 +244,7 @@ impl Store {
         let uploader = inner.uploader.lock().await;
         let newest = inner.local.lock().await;
         let ended = inner.unusable.set(Unusable::Closed).is_ok();
+        inner.ended.send_replace(true);
         // Mirrors of a local manifest that was not published are verified at the next start.
         let ended = ended && newest.version == uploader.version;
         let number = uploader.number;
@@ -278,7 +281,9 @@ impl Inner {
 
     /// Refuses everything from now on; returns the reason that counts (the first).
     fn poison(&self, why: Unusable) -> Unusable {
-        self.unusable.get_or_init(|| why).clone()
+        let why = self.unusable.get_or_init(|| why).clone();
+        self.ended.send_replace(true);
+        why
     }
 
     fn current(&self) -> Arc<View> {

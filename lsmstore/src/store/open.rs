@@ -386,6 +386,7 @@ impl Opened {
             store_id: self.manifest.store_id,
             epoch: self.manifest.epoch,
             unusable: OnceLock::new(),
+            ended: tokio::sync::watch::Sender::new(false),
             writer: Mutex::new(Writer {
                 active: Inserter::new(active),
                 frozen: Vec::new(),

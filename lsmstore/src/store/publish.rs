@@ -73,11 +73,12 @@ impl Store {
         let mut uploader = inner.uploader.lock().await;
         inner.usable()?;
         job.begin(Some(Work::Publication), None);
+        let doubted = uploader.in_doubt.is_some();
         inner.settle(&mut uploader).await?;
         let (version, born, mut next, pending) = {
             let local = inner.local.lock().await;
             if local.version == uploader.version {
-                return Ok(false);
+                return Ok(doubted);
             }
             // From here on what it names is not garbage, whatever becomes of it: merges may take its tables out of the local
             // manifest while they are uploaded.

@@ -84,9 +84,13 @@ impl Store {
         let (woken, wakes) = watch::channel(());
         // The sender goes with the store, which ends the work.
         self.on_view_change(Box::new(move |_| woken.send_replace(())));
+        let ended = self.inner.ended.subscribe();
         let store = Arc::downgrade(&self.inner);
         let env = Arc::clone(&self.inner.env);
-        async move { Upkeep { store, env, wakes, policy, stop: &stop, done: watch::Sender::new(()) }.keep().await }
+        async move {
+            let upkeep = Upkeep { store, env, wakes, ended, policy, stop: &stop, done: watch::Sender::new(()) };
+            upkeep.keep().await
+        }
     }
 }
 
@@ -95,6 +99,8 @@ struct Upkeep<'a> {
     store: Weak<Inner>,
     env: Arc<dyn Env>,
     wakes: watch::Receiver<()>,
+    /// The store refuses everything.
+    ended: watch::Receiver<bool>,
     policy: Arc<dyn MergePolicy>,
     stop: &'a Stop,
     done: watch::Sender<()>,
@@ -109,8 +115,8 @@ impl Upkeep<'_> {
 
     /// Does a job whenever it is due.
     async fn repeat(&self, job: Job) {
-        let Upkeep { store, env, wakes, policy, stop, done } = self;
-        let mut wakes = wakes.clone();
+        let Upkeep { store, env, wakes, ended, policy, stop, done } = self;
+        let (mut wakes, mut ended) = (wakes.clone(), ended.clone());
         let mut others = done.subscribe();
         let mut pause = SHORTEST;
         loop {
@@ -120,7 +126,9 @@ impl Upkeep<'_> {
             if inner.usable().is_err() || stop.wanted() {
                 return;
             }
-            match (Store { inner }).do_if_due(job, policy).await {
+            // Held no longer than that, or a store that is dropped would stay open through a pause.
+            let outcome = (Store { inner }).do_if_due(job, policy).await;
+            match outcome {
                 Ok(true) => {
                     pause = SHORTEST;
                     done.send_replace(());
@@ -133,6 +141,7 @@ impl Upkeep<'_> {
                         biased;
                         () = env.reactor().sleep(pause) => {}
                         () = stop.come() => {}
+                        _ = ended.wait_for(|ended| *ended) => return,
                         woken = wakes.changed() => if woken.is_err() { return },
                     }
                     pause = (pause * 2).min(LONGEST);
@@ -141,6 +150,7 @@ impl Upkeep<'_> {
             }
             tokio::select! {
                 biased;
+                _ = ended.wait_for(|ended| *ended) => return,
                 woken = wakes.changed() => if woken.is_err() { return },
                 _ = others.changed() => {}
                 () = stop.come() => {}

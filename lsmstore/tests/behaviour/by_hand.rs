@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use lsmstore::objects::{self, ObjectStore};
 use lsmstore::{
-    Batch, Blocking, Config, Durability, FlushError, KeepAll, LogChoice, ReadError, Store, SystemEnv, Unusable,
-    WriteError,
+    Batch, Blocking, Config, Durability, FlushError, FlushOptions, GcOptions, KeepAll, LogChoice, ReadError, Store,
+    SystemEnv, Unusable, WriteError,
 };
 
 use crate::fixture::{Fault, Fixture, puts};
@@ -245,4 +245,51 @@ async fn a_store_whose_log_somebody_else_keeps_says_what_to_call() {
     let store = Store::open(fixture.config(), objects, env, LogChoice::External(log)).await.unwrap();
     let error = store.put(b"a", b"1").await.unwrap_err().to_string();
     assert!(error.contains("Store::apply"), "{error}");
+}
+
+#[tokio::test]
+async fn upkeep_ends_with_a_store_that_refuses_everything() {
+    let fixture = Fixture::new();
+    let store = fixture.open_with(small(fixture.config()), LogChoice::Nobody).await;
+    let upkeep = tokio::spawn(store.upkeep(Arc::new(KeepAll)));
+    store.put(b"a", b"1").await.unwrap();
+    store.flush().await.unwrap();
+    store.clone().close().await.unwrap();
+    upkeep.await.unwrap();
+    assert!(store.view().is_err());
+
+    let store = fixture.open_with(small(fixture.config()), LogChoice::Nobody).await;
+    let upkeep = tokio::spawn(store.upkeep(Arc::new(KeepAll)));
+    let elsewhere = fixture.elsewhere();
+    let next = elsewhere.open_with(small(elsewhere.config()), LogChoice::Nobody).await;
+    next.put(b"b", b"1").await.unwrap();
+    assert!(store.collect_garbage(GcOptions::default()).await.is_err(), "it is told so");
+    upkeep.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_is_dropped_is_not_kept_open_by_upkeep_that_waits() {
+    let fixture = Fixture::new();
+    let store = fixture.open_with(small(fixture.config()), LogChoice::Nobody).await;
+    let upkeep = tokio::spawn(store.upkeep(Arc::new(KeepAll)));
+    fixture.objects.fail("/sst/", Fault::Before, usize::MAX);
+    store.put(b"a", b"1").await.unwrap();
+    store.flush_local(FlushOptions::default()).await.unwrap();
+    until("a publication fails", || store.jobs().iter().any(|job| job.error.is_some())).await;
+    drop(store);
+    upkeep.await.unwrap();
+    fixture.objects.heal();
+    let store = fixture.open_with(small(fixture.config()), LogChoice::Nobody).await;
+    assert_eq!(store.get(b"a").unwrap().as_deref(), Some(&b"1"[..]));
+}
+
+#[tokio::test]
+async fn a_publication_whose_answer_was_lost_is_one_when_that_is_known() {
+    let fixture = Fixture::new();
+    let store = fixture.open_with(small(fixture.config()), LogChoice::Nobody).await;
+    store.put(b"a", b"1").await.unwrap();
+    fixture.objects.fail("/manifest/", Fault::After, 1);
+    store.flush().await.unwrap_err();
+    assert!(store.flush().await.unwrap().published);
+    assert!(!store.flush().await.unwrap().published);
 }
