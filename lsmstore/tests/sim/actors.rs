@@ -149,7 +149,8 @@ impl Running {
                 match self.store.view() {
                     Ok(view) => {
                         let found = view.get(&counter(writer), view.read_sequence()).unwrap();
-                        assert!(found.is_some(), "writer {writer} does not find what it wrote");
+                        let expected = self.life().count(writer);
+                        assert_eq!(found, Some(&expected[..]), "writer {writer} does not find what it wrote");
                     }
                     Err(why) => self.judge(&why),
                 }

@@ -145,7 +145,7 @@ impl Link {
             crate::tell(&bucket.reactor, || format!("{what}: {}", if answer.is_ok() { "done" } else { "not done" }));
             bucket.way().await;
             let lost = fate == Fate::After || link.down();
-            let answer = if lost { answer.and(Err(failed("it was done all the same"))) } else { answer };
+            let answer = if lost { Err(failed("the answer was lost")) } else { answer };
             // Whoever asked may be gone.
             let _ = send.send(answer);
         };

@@ -67,6 +67,8 @@ pub struct Life {
     /// What was there when it was opened.
     base: Vec<Placed>,
     writers: BTreeMap<u32, Vec<Issued>>,
+    /// The highest number that was acknowledged, which every view of this life shows.
+    acked: u64,
     /// Up to which number everything must be there after a loss.
     must: [u64; 3],
     /// What the next life began with of this one.
@@ -121,6 +123,17 @@ impl Life {
         let issued = self.writers.get_mut(&writer).and_then(|issued| issued.last_mut()).unwrap();
         assert_eq!(last + 1 - first, issued.changes.len() as u64, "as many numbers as writes");
         issued.placed = Some((first, last));
+        self.acked = self.acked.max(last);
+    }
+
+    /// What a writer's counter says after its last batch.
+    pub fn count(&self, writer: u32) -> Vec<u8> {
+        self.writers[&writer].len().to_string().into_bytes()
+    }
+
+    /// Up to which number everything must be there after a loss.
+    pub fn promised(&self, loss: Loss) -> u64 {
+        self.must[loss as usize]
     }
 
     /// Everything up to this number was promised to survive a loss.
@@ -189,6 +202,8 @@ impl Life {
 
     /// A view of this life's own store has what it should.
     pub fn check(&self, view: &View) {
+        let (number, acked, shown) = (self.number, self.acked, view.read_sequence());
+        assert!(shown >= acked, "life {number} acknowledged {acked}, and shows {shown}");
         drop(self.included(view, view.read_sequence()));
     }
 
@@ -198,7 +213,7 @@ impl Life {
         assert!(sequence >= must, "{sequence} is there of life {}, but {must} was promised ({loss:?})", self.number);
         let base = self.included(view, sequence);
         self.cut = Some(sequence);
-        let mut next = Life { base, ..Life::new(number, machine) };
+        let mut next = Life { base, acked: sequence, ..Life::new(number, machine) };
         // What survived one more loss than it was promised to may not survive another one.
         for kept in [Loss::Process, Loss::Machine, Loss::Disk] {
             next.must[kept as usize] = self.must[kept.max(loss) as usize].min(sequence);

@@ -16,6 +16,12 @@ use crate::bucket::Weather;
 use crate::model::{Loss, scan};
 use crate::world::{Blow, Last, World};
 
+/// Something is due, or going on.
+fn is_busy(store: &Store) -> bool {
+    let over = |job: &JobRecord| !matches!(job.state, JobState::Queued | JobState::Running);
+    store.wants_flush() || store.wants_merge() || store.wants_publish() || !store.jobs().iter().all(over)
+}
+
 impl World {
     /// What the bucket names is there, whoever looks, whenever.
     pub fn audit(&self) {
@@ -62,6 +68,9 @@ impl World {
             zombie.process.kill();
         }
         self.hush(&running).await;
+        if !running.process.failed() {
+            self.within("the work that is due", self.idle(&running)).await;
+        }
         // The last life collects what earlier ones do not know any more that they uploaded.
         let machine = running.life().machine;
         if !running.process.failed() && self.random(2) == 0 {
@@ -70,8 +79,16 @@ impl World {
         self.end(&running.process, machine, Blow::Kill, last.as_mut());
         running = self.open(machine, &mut last, false).await;
         self.hush(&running).await;
+        self.within("the work that is due", self.idle(&running)).await;
         self.within("the end of all work", self.settle(&running)).await;
         self.finish(&running).await;
+    }
+
+    /// Upkeep alone does all that is due.
+    async fn idle(&self, running: &Running) {
+        while is_busy(&running.store) {
+            self.reactor.sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// Everything that is due is done, and all garbage is gone.
@@ -83,9 +100,7 @@ impl World {
                 Ok(_) => running.life().promise(Loss::Disk, sequence),
                 Err(error) => return running.judge_flush(&error),
             }
-            let over = |job: &JobRecord| !matches!(job.state, JobState::Queued | JobState::Running);
-            let wants = store.wants_flush() || store.wants_merge() || store.wants_publish();
-            if !wants && store.jobs().iter().all(over) {
+            if !is_busy(store) {
                 break;
             }
             self.reactor.sleep(Duration::from_millis(100)).await;

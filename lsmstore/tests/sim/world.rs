@@ -208,6 +208,10 @@ impl World {
             Some(last) => last.life.lock().unwrap().next(number, machine, last.loss, &view, sequence),
         };
         life.promise(Loss::Disk, store.manifest().last_sequence);
+        if self.settings.own_log {
+            // What was recovered is durable.
+            life.promise(Loss::Machine, sequence);
+        }
         let running = Arc::new(Running {
             store,
             process,
