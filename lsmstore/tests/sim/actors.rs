@@ -12,6 +12,7 @@ use lsmstore::{
 
 use crate::machine::Process;
 use crate::model::{Change, Life, Loss, batch, counter, scan};
+use crate::tally::{self, Event};
 
 /// How many keys there are.
 const KEYS: u64 = 48;
@@ -225,7 +226,12 @@ impl Running {
     /// One pass of garbage collection; no if the store refuses everything.
     pub async fn collect(&self) -> bool {
         match self.store.collect_garbage(GcOptions::default()).await {
-            Ok(_) => true,
+            Ok(report) => {
+                if !report.deleted.is_empty() {
+                    tally::count(Event::Deletion);
+                }
+                true
+            }
             Err(GcError::Unusable(why)) => {
                 self.judge(&why);
                 false

@@ -21,6 +21,8 @@ use object_store::{
     ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
+use crate::tally::{self, Event};
+
 /// How requests fare.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Weather {
@@ -28,6 +30,8 @@ pub struct Weather {
     pub before: u64,
     pub after: u64,
     pub conflict: u64,
+    /// Of a thousand puts and deletes so many fail at once, and take effect later.
+    pub late: u64,
     /// Of a thousand bodies and lists so many are cut off.
     pub cut: u64,
     /// Milliseconds that a way takes, to or from the bucket, at most; one in sixteen takes twenty times as long.
@@ -51,7 +55,20 @@ enum Fate {
     Before,
     After,
     Conflict,
+    Late,
 }
+
+/// What a request does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Read,
+    Put,
+    Create,
+    Delete,
+}
+
+/// How long a request that was given up may take to take effect.
+pub const LATEST: Duration = Duration::from_secs(5);
 
 impl Bucket {
     pub fn new(reactor: DeterministicReactor) -> Bucket {
@@ -87,8 +104,8 @@ impl Bucket {
 #[derive(Clone)]
 pub struct Link {
     bucket: Arc<Bucket>,
-    /// Whether this machine is cut off.
-    cut: Arc<Mutex<bool>>,
+    /// How many things cut this machine off.
+    cuts: Arc<Mutex<u32>>,
 }
 
 fn failed(what: &'static str) -> Error {
@@ -97,25 +114,31 @@ fn failed(what: &'static str) -> Error {
 
 impl Link {
     pub fn new(bucket: &Arc<Bucket>) -> Link {
-        Link { bucket: Arc::clone(bucket), cut: Arc::default() }
+        Link { bucket: Arc::clone(bucket), cuts: Arc::default() }
     }
 
-    /// Cuts the machine off, or no longer.
-    pub fn cut(&self, cut: bool) {
-        *self.cut.lock().unwrap() = cut;
+    /// Cuts the machine off.
+    pub fn cut(&self) {
+        *self.cuts.lock().unwrap() += 1;
+    }
+
+    /// Takes one cut back.
+    pub fn mend(&self) {
+        let mut cuts = self.cuts.lock().unwrap();
+        *cuts = cuts.saturating_sub(1);
+    }
+
+    /// Takes all cuts back.
+    pub fn heal(&self) {
+        *self.cuts.lock().unwrap() = 0;
     }
 
     fn down(&self) -> bool {
-        *self.cut.lock().unwrap() || self.bucket.weather().down
+        *self.cuts.lock().unwrap() > 0 || self.bucket.weather().down
     }
 
     /// Sends a request on its way, which it goes to its end whatever becomes of the asker.
-    async fn ask<T, F>(
-        &self,
-        what: String,
-        conditional: bool,
-        request: impl FnOnce() -> F + Send + 'static,
-    ) -> Result<T>
+    async fn ask<T, F>(&self, what: String, kind: Kind, request: impl FnOnce() -> F + Send + 'static) -> Result<T>
     where
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
@@ -128,11 +151,21 @@ impl Link {
             let fate = match () {
                 () if bucket.chance(weather.before) => Fate::Before,
                 () if bucket.chance(weather.after) => Fate::After,
-                () if conditional && bucket.chance(weather.conflict) => Fate::Conflict,
+                () if kind == Kind::Create && bucket.chance(weather.conflict) => Fate::Conflict,
+                () if kind != Kind::Read && bucket.chance(weather.late) => Fate::Late,
                 () => Fate::Good,
             };
-            bucket.way().await;
-            let answer = if fate == Fate::Before || link.down() {
+            let mut asker = Some(send);
+            if fate == Fate::Late {
+                let gone = asker.take().map(|asker| asker.send(Err(failed("it took too long"))));
+                drop(gone);
+                let time = Duration::from_micros(bucket.reactor.random(LATEST.as_micros() as u64));
+                bucket.reactor.sleep(time).await;
+            } else {
+                bucket.way().await;
+            }
+            // What is late has left before the weather turned.
+            let answer = if fate == Fate::Before || fate != Fate::Late && link.down() {
                 Err(failed("nothing was done"))
             } else if fate == Fate::Conflict {
                 Err(Error::AlreadyExists { path: what.clone(), source: "409".into() })
@@ -143,11 +176,18 @@ impl Link {
             bucket.reactor.note(what.as_bytes());
             bucket.reactor.note(word);
             crate::tell(&bucket.reactor, || format!("{what}: {}", if answer.is_ok() { "done" } else { "not done" }));
+            if fate == Fate::Late && answer.is_ok() {
+                tally::count(Event::Late);
+            }
+            let Some(asker) = asker else { return };
             bucket.way().await;
             let lost = fate == Fate::After || link.down();
+            if lost && answer.is_ok() && kind != Kind::Read {
+                tally::count(Event::LostAnswer);
+            }
             let answer = if lost { Err(failed("the answer was lost")) } else { answer };
             // Whoever asked may be gone.
-            let _ = send.send(answer);
+            let _ = asker.send(answer);
         };
         self.bucket.reactor.spawn(Box::pin(way));
         answer.await.unwrap_or_else(|_| Err(failed("no answer will come")))
@@ -161,7 +201,7 @@ impl Link {
             let listed = listed.into_iter().filter(|meta| offset.as_ref().is_none_or(|from| meta.location > *from));
             Ok(listed.map(|meta| bucket.dated(meta)).collect::<Vec<_>>())
         };
-        let mut listed = match self.ask(what, false, request).await {
+        let mut listed = match self.ask(what, Kind::Read, request).await {
             Ok(listed) => listed.into_iter().map(Ok).collect(),
             Err(error) => vec![Err(error)],
         };
@@ -175,7 +215,7 @@ impl Link {
     async fn delete(self, path: Path) -> Result<Path> {
         let bucket = Arc::clone(&self.bucket);
         let what = format!("delete {path}");
-        self.ask(what, false, move || async move { bucket.truth.delete(&path).await.map(|()| path) }).await
+        self.ask(what, Kind::Delete, move || async move { bucket.truth.delete(&path).await.map(|()| path) }).await
     }
 }
 
@@ -196,13 +236,13 @@ impl ObjectStore for Link {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let (bucket, path) = (Arc::clone(&self.bucket), location.clone());
         let what = format!("put {path} {}", payload.content_length());
-        let conditional = options.mode == PutMode::Create;
+        let kind = if options.mode == PutMode::Create { Kind::Create } else { Kind::Put };
         let request = move || async move {
             let put = bucket.truth.put_opts(&path, payload, options).await?;
             bucket.modified.lock().unwrap().insert(path, bucket.reactor.monotonic());
             Ok(put)
         };
-        self.ask(what, conditional, request).await
+        self.ask(what, kind, request).await
     }
 
     async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
@@ -221,7 +261,7 @@ impl ObjectStore for Link {
             Ok((meta, range, attributes, extensions, body))
         };
         let (meta, range, attributes, extensions, body): (_, Range<u64>, _, _, Bytes) =
-            self.ask(what, false, request).await?;
+            self.ask(what, Kind::Read, request).await?;
         let parts = match self.bucket.chance(self.bucket.weather().cut) {
             true => vec![Ok(body.slice(..body.len() / 2)), Err(failed("the body was cut off"))],
             false => vec![Ok(body)],

@@ -7,6 +7,7 @@ use lsmstore::{FollowError, Follower, FollowerConfig, Snapshot, StorageError};
 
 use crate::actors::Running;
 use crate::model::{Content, Loss, scan};
+use crate::tally::{self, Event};
 use crate::world::World;
 
 /// An error must have a reason that the simulation knows.
@@ -74,6 +75,7 @@ impl World {
         let Ok(view) = running.store.view() else { return };
         if view.floor() <= sequence {
             assert!(scan(&view, sequence, true) == *found, "a follower sees something else at {sequence}");
+            tally::count(Event::Followed);
             crate::tell(&self.reactor, || format!("a follower sees what there was at {sequence}"));
         }
     }

@@ -11,6 +11,7 @@ use lsmstore::{DeterministicReactor, Env, EnvFile, Reactor};
 use crate::bucket::{Bucket, Link};
 use crate::disk::{Disk, Loss};
 use crate::env::{Like, Over};
+use crate::tally::{self, Event};
 
 /// A machine, which has one disk at a time: what a power cut leaves is on another one.
 pub struct Machine {
@@ -58,10 +59,19 @@ impl Machine {
         disk.left_behind(disk.ops(), loss, &dir);
         *disk = Arc::new(Disk::found(&dir));
         let before = std::mem::replace(&mut *self.dir.lock().unwrap(), dir);
+        if size(&before) != size(&self.dir.lock().unwrap()) {
+            tally::count(Event::PowerLoss);
+        }
         // Maps stay.
         std::fs::remove_dir_all(before).unwrap();
         self.locks.lock().unwrap().clear();
     }
+}
+
+/// Bytes of all files in a folder and those below.
+fn size(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap());
+    entries.map(|entry| if entry.path().is_dir() { size(&entry.path()) } else { entry.metadata().unwrap().len() }).sum()
 }
 
 /// A process: its tasks, jobs and files end together.

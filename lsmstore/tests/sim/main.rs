@@ -18,6 +18,7 @@ mod machine;
 mod model;
 mod rest;
 mod settings;
+mod tally;
 mod world;
 
 use std::collections::BTreeSet;
@@ -33,7 +34,10 @@ use world::World;
 const MOST_STEPS: u64 = 3_000_000;
 
 fn number(variable: &str, otherwise: u64) -> u64 {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+    match std::env::var(variable) {
+        Ok(text) => text.parse().unwrap_or_else(|error| panic!("{variable} is {text:?}: {error}")),
+        Err(_) => otherwise,
+    }
 }
 
 /// Tells what happens, if somebody wants to know.
@@ -71,7 +75,11 @@ fn everything_holds_in_every_order_that_the_seeds_give() {
             if seed >= from + count {
                 return;
             }
-            if catch_unwind(AssertUnwindSafe(|| simulate(seed))).is_err() {
+            // The first one twice, wherever this runs: nothing but the seed decides.
+            let times = if seed == from { 2 } else { 1 };
+            let traces =
+                catch_unwind(AssertUnwindSafe(|| (0..times).map(|_| simulate(seed)).collect::<BTreeSet<u64>>()));
+            if traces.map_or(true, |traces| traces.len() > 1) {
                 explain(seed);
                 failed.lock().unwrap().insert(seed);
             }
@@ -83,6 +91,9 @@ fn everything_holds_in_every_order_that_the_seeds_give() {
     std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
     let failed = failed.into_inner().unwrap();
     assert!(failed.is_empty(), "{} of {count} seeds fail: {failed:?}", failed.len());
+    let counts = tally::counts();
+    println!("{counts:?}");
+    assert!(count < 100 || counts.iter().all(|(_, times)| *times > 0), "some faults never came: {counts:?}");
 }
 
 #[test]

@@ -10,9 +10,10 @@ use lsmstore::{
     Checkpoints, Config, FlushError, FlushOptions, GcOptions, JobRecord, JobState, Reactor, Store, SystemEnv, Unusable,
     missing_table, peek, read_manifest,
 };
+use object_store::ObjectStoreExt;
 
 use crate::actors::Running;
-use crate::bucket::Weather;
+use crate::bucket::{LATEST, Weather};
 use crate::model::{Loss, scan};
 use crate::world::{Blow, Last, World};
 
@@ -21,6 +22,10 @@ fn is_busy(store: &Store) -> bool {
     let over = |job: &JobRecord| !matches!(job.state, JobState::Queued | JobState::Running);
     store.wants_flush() || store.wants_merge() || store.wants_publish() || !store.jobs().iter().all(over)
 }
+
+/// Bytes before and behind the records of an object of the log, see FORMATS.md.
+const HEADER: usize = 64;
+const TRAILER: usize = 24;
 
 impl World {
     /// What the bucket names is there, whoever looks, whenever.
@@ -34,7 +39,12 @@ impl World {
         let env: Arc<dyn lsmstore::Env> = Arc::new(SystemEnv::with(Arc::new(self.reactor.clone())));
         let nowhere = Config::new("/nonexistent", "sim");
         let Some(newest) = peek(&truth, "sim").await.unwrap() else { return };
+        self.has_what_is_promised(newest.last_sequence).await;
+        let boundary = self.numbers("boundary").await.last().copied();
         let mut named = vec![newest];
+        for number in self.numbers("manifest").await.into_iter().filter(|number| Some(*number) >= boundary) {
+            named.extend(read_manifest(&truth, "sim", number).await.unwrap());
+        }
         for checkpoint in Checkpoints::new(Arc::clone(&truth), Arc::clone(&env), "sim").list().await.unwrap() {
             if checkpoint.held {
                 let manifest = read_manifest(&truth, "sim", checkpoint.manifest).await.unwrap();
@@ -47,6 +57,44 @@ impl World {
         }
     }
 
+    /// The numbers of what is named by one, ascending.
+    async fn numbers(&self, kind: &str) -> Vec<u64> {
+        let listed: Vec<_> = self.bucket.truth.list(Some(&format!("sim/{kind}").into())).try_collect().await.unwrap();
+        let mut numbers: Vec<u64> =
+            listed.iter().map(|meta| meta.location.filename().unwrap().parse().unwrap()).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    /// Every write that nobody's disk can lose, above `sequence`, is in the log that is in the bucket.
+    async fn has_what_is_promised(&self, sequence: u64) {
+        let Some(running) = self.newest.lock().unwrap().clone() else { return };
+        let promised = running.life().promised(Loss::Disk);
+        if sequence >= promised {
+            return;
+        }
+        let objects: Vec<_> = self.bucket.truth.list(Some(&"sim/wal".into())).try_collect().await.unwrap();
+        let mut ranges = Vec::new();
+        for object in objects {
+            let bytes = self.bucket.truth.get(&object.location).await.unwrap().bytes().await.unwrap();
+            let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+            if bytes.len() > HEADER + TRAILER {
+                ranges.push((number(HEADER + 16), number(bytes.len() - TRAILER + 4)));
+            }
+        }
+        ranges.sort_unstable();
+        let mut there = sequence;
+        for (first, last) in ranges {
+            if first <= there + 1 {
+                there = there.max(last);
+            }
+        }
+        assert!(
+            there >= promised,
+            "{promised} was promised, but of tables and log the bucket has all up to {there} only"
+        );
+    }
+
     /// The sun shines.
     pub async fn rest(
         self: &Arc<World>,
@@ -55,8 +103,9 @@ impl World {
         zombies: Vec<Arc<Running>>,
     ) {
         self.tell(|| "the sun shines".to_owned());
-        self.bucket.set(Weather::default());
-        self.machines.iter().for_each(|machine| machine.link.cut(false));
+        self.calm(Weather::default());
+        // What was late has come.
+        self.reactor.sleep(LATEST).await;
         for zombie in &zombies {
             self.hush(zombie).await;
             let options = FlushOptions { clean: false, force: true };

@@ -51,6 +51,7 @@ impl Settings {
                 before: one_of(&[0, 5, 60, 200]),
                 after: one_of(&[0, 5, 60, 200]),
                 conflict: one_of(&[0, 5, 100]),
+                late: one_of(&[0, 0, 5, 60]),
                 cut: one_of(&[0, 5, 60]),
                 latency: one_of(&[0, 2, 20, 60]),
                 down: false,

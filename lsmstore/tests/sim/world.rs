@@ -16,6 +16,7 @@ use crate::bucket::{Bucket, Weather};
 use crate::machine::{Machine, Process};
 use crate::model::{Life, Loss};
 use crate::settings::Settings;
+use crate::tally::{self, Event};
 
 const MACHINES: usize = 3;
 /// Virtual time within which anything must be done once the weather is good.
@@ -35,6 +36,8 @@ pub struct World {
     pub settings: Settings,
     writers: AtomicU32,
     lives: AtomicU64,
+    /// No outage begins.
+    calm: AtomicBool,
 }
 
 /// The newest life, and what happened since it ended.
@@ -65,6 +68,7 @@ impl World {
             settings,
             writers: AtomicU32::new(0),
             lives: AtomicU64::new(0),
+            calm: AtomicBool::new(false),
         }
     }
 
@@ -116,7 +120,7 @@ impl World {
         for attempt in 0.. {
             if attempt == FAIR {
                 self.tell(|| "the weather relents".to_owned());
-                self.bucket.set(Weather { latency: self.settings.weather.latency, ..Weather::default() });
+                self.calm(Weather { latency: self.settings.weather.latency, ..Weather::default() });
             }
             let here = &self.machines[machine];
             if let Some(last) = last {
@@ -159,6 +163,7 @@ impl World {
                 Ok(store) => {
                     if attempt >= FAIR {
                         self.bucket.set(self.settings.weather);
+                        self.calm.store(false, Ordering::Relaxed);
                     }
                     return self.begin(store, process, machine, last);
                 }
@@ -205,7 +210,13 @@ impl World {
         self.tell(|| format!("life {number} on machine {machine}, epoch {}, begins at {sequence}", store.epoch()));
         let mut life = match last {
             None => Life::new(number, machine),
-            Some(last) => last.life.lock().unwrap().next(number, machine, last.loss, &view, sequence),
+            Some(last) => {
+                let mut before = last.life.lock().unwrap();
+                if before.machine != machine {
+                    tally::count(Event::Takeover);
+                }
+                before.next(number, machine, last.loss, &view, sequence)
+            }
         };
         life.promise(Loss::Disk, store.manifest().last_sequence);
         if self.settings.own_log {
@@ -244,13 +255,13 @@ impl World {
                 auditor.audit();
             }
         }));
+        self.reactor.spawn(Box::pin(Arc::clone(&self).weather()));
         self.reactor.spawn(Box::pin(Arc::clone(&self).follow()));
         let mut last = None;
         let mut running = self.open(0, &mut last, true).await;
         let mut zombies: Vec<Arc<Running>> = Vec::new();
         for _ in 0..self.settings.events {
-            self.sleep(2500).await;
-            self.change_the_weather().await;
+            self.sleep(3500).await;
             let machine = running.life().machine;
             let poisoned = running.process.failed();
             match self.random(6) {
@@ -280,8 +291,17 @@ impl World {
                         !there
                     });
                     self.tell(|| format!("machine {to} takes over from {machine}"));
+                    let cut = self.random(3) == 0;
+                    if cut {
+                        self.machines[machine].link.cut();
+                        self.sleep(1000).await;
+                    }
                     let before = std::mem::replace(&mut running, self.open(to, &mut last, true).await);
                     zombies.push(before);
+                    if cut {
+                        self.sleep(2000).await;
+                        self.machines[machine].link.mend();
+                    }
                 }
                 _ => {
                     let to = (machine + 1 + self.random(MACHINES as u64 - 1) as usize) % MACHINES;
@@ -302,21 +322,36 @@ impl World {
         self.rest(running, last, zombies).await;
     }
 
-    async fn change_the_weather(&self) {
-        match self.random(5) {
-            0 => self.bucket.set(Weather { down: true, ..self.settings.weather }),
-            1 => {
-                let machine = &self.machines[self.random(MACHINES as u64) as usize];
-                machine.link.cut(true);
-                self.sleep(3000).await;
-                machine.link.cut(false);
+    /// Outages of the bucket, or of a machine's link to it, come and go while everything else happens.
+    async fn weather(self: Arc<World>) {
+        loop {
+            self.sleep(9000).await;
+            if self.calm.load(Ordering::Relaxed) {
+                continue;
             }
-            _ => return,
+            self.tell(|| "bad weather".to_owned());
+            if self.random(2) == 0 {
+                self.bucket.set(Weather { down: true, ..self.settings.weather });
+                self.sleep(4000).await;
+                // Otherwise it is good already.
+                if !self.calm.load(Ordering::Relaxed) {
+                    self.bucket.set(self.settings.weather);
+                }
+            } else {
+                let machine = &self.machines[self.random(MACHINES as u64) as usize];
+                machine.link.cut();
+                self.sleep(6000).await;
+                machine.link.mend();
+            }
+            self.tell(|| "good weather".to_owned());
         }
-        self.tell(|| "bad weather".to_owned());
-        self.sleep(3000).await;
-        self.bucket.set(self.settings.weather);
-        self.tell(|| "good weather".to_owned());
+    }
+
+    /// Ends all outages, and lets none begin.
+    pub fn calm(&self, weather: Weather) {
+        self.calm.store(true, Ordering::Relaxed);
+        self.bucket.set(weather);
+        self.machines.iter().for_each(|machine| machine.link.heal());
     }
 
     /// Lets a life's writers come to their end.
