@@ -36,7 +36,7 @@ async fn content(snapshot: &Snapshot, forward: bool) -> Result<Content, FollowEr
 impl World {
     /// Looks again and again, sometimes as somebody new.
     pub async fn follow(self: Arc<World>) {
-        let process = self.watcher.start(&self.reactor, 0);
+        let process = self.watcher.start(&self.reactor, 0, None);
         let mut followed: Option<Follower> = None;
         loop {
             self.sleep(900).await;

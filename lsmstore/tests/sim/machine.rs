@@ -38,14 +38,15 @@ impl Machine {
         self.dir.lock().unwrap().join("store")
     }
 
-    /// A process begins.
-    pub fn start(&self, reactor: &DeterministicReactor, faults: u64) -> Arc<Process> {
+    /// A process begins: one of so many of its syncs fails, none if zero; with a fuse, nothing is done any more after so many
+    /// changes of files.
+    pub fn start(&self, reactor: &DeterministicReactor, faults: u64, fuse: Option<u64>) -> Arc<Process> {
         let reactor = reactor.process();
-        let alive = Arc::new(AtomicBool::new(true));
-        let failed = Arc::new(AtomicBool::new(false));
+        let fuse = AtomicU64::new(fuse.unwrap_or(u64::MAX));
+        let health = Arc::new(Health { alive: AtomicBool::new(true), failed: AtomicBool::new(false), fuse });
         let number = reactor.random(u64::MAX);
         let (disk, locks) = (Arc::clone(&self.disk.lock().unwrap()), Arc::clone(&self.locks));
-        let env = Arc::new(Over(Local { disk, reactor, alive, failed, faults, locks, number }));
+        let env = Arc::new(Over(Local { disk, reactor, health, faults, locks, number }));
         Arc::new(Process { env })
     }
 
@@ -84,15 +85,44 @@ impl Process {
         &self.env.reactor
     }
 
-    /// Whether one of its syncs failed.
+    /// Whether one of its syncs failed, or its fuse has blown.
     pub fn failed(&self) -> bool {
-        self.env.failed.load(Ordering::Relaxed)
+        self.env.health.failed.load(Ordering::Relaxed)
+    }
+
+    /// Whether it does nothing any more: it is to be killed where it is.
+    pub fn blown(&self) -> bool {
+        self.env.health.fuse.load(Ordering::Relaxed) == 0
     }
 
     pub fn kill(&self) {
-        self.env.alive.store(false, Ordering::Relaxed);
+        self.env.health.alive.store(false, Ordering::Relaxed);
         self.env.reactor.kill();
         self.env.locks.lock().unwrap().retain(|_, holder| *holder != self.env.number);
+    }
+}
+
+/// Whether a process can change files.
+#[derive(Debug)]
+struct Health {
+    alive: AtomicBool,
+    failed: AtomicBool,
+    /// Changes of files until nothing is done any more.
+    fuse: AtomicU64,
+}
+
+impl Health {
+    /// It is about to change something.
+    fn act(&self) -> io::Result<()> {
+        let burn = |left: u64| if left == u64::MAX { None } else { Some(left.saturating_sub(1)) };
+        if let Ok(0 | 1) = self.fuse.fetch_update(Ordering::Relaxed, Ordering::Relaxed, burn) {
+            self.failed.store(true, Ordering::Relaxed);
+            return Err(io::Error::other("the fuse has blown"));
+        }
+        match self.alive.load(Ordering::Relaxed) {
+            true => Ok(()),
+            false => Err(io::Error::other("the process is no more")),
+        }
     }
 }
 
@@ -101,8 +131,7 @@ impl Process {
 pub struct Local {
     disk: Arc<Disk>,
     reactor: DeterministicReactor,
-    alive: Arc<AtomicBool>,
-    failed: Arc<AtomicBool>,
+    health: Arc<Health>,
     /// One of so many syncs fails; none if it is zero.
     faults: u64,
     locks: Arc<Mutex<BTreeMap<PathBuf, u64>>>,
@@ -110,10 +139,6 @@ pub struct Local {
 }
 
 impl Local {
-    fn living(&self) -> io::Result<()> {
-        if self.alive.load(Ordering::Relaxed) { Ok(()) } else { Err(io::Error::other("the process is no more")) }
-    }
-
     fn note(&self, what: &str, path: &Path) {
         self.reactor.note(what.as_bytes());
         self.reactor.note(path.file_name().map_or(&[][..], |name| name.as_encoded_bytes()));
@@ -124,26 +149,21 @@ impl Local {
 struct LocalFile {
     inner: Box<dyn EnvFile>,
     reactor: DeterministicReactor,
-    alive: Arc<AtomicBool>,
-    failed: Arc<AtomicBool>,
+    health: Arc<Health>,
     faults: u64,
 }
 
 impl EnvFile for LocalFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if !self.alive.load(Ordering::Relaxed) {
-            return Err(io::Error::other("the process is no more"));
-        }
+        self.health.act()?;
         self.reactor.note(bytes);
         self.inner.append(bytes)
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        if !self.alive.load(Ordering::Relaxed) {
-            return Err(io::Error::other("the process is no more"));
-        }
+        self.health.act()?;
         if self.faults > 0 && self.reactor.random(self.faults) == 0 {
-            self.failed.store(true, Ordering::Relaxed);
+            self.health.failed.store(true, Ordering::Relaxed);
             crate::tell(&self.reactor, || "a sync fails".to_owned());
             return Err(io::Error::other("the disk is ill"));
         }
@@ -169,44 +189,44 @@ impl Like for Local {
         &*self.disk
     }
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.living()?;
+        self.health.act()?;
         self.disk.create_dir(dir)
     }
     fn create(&self, path: &Path) -> io::Result<Box<dyn EnvFile>> {
-        self.living()?;
+        self.health.act()?;
         self.note("create", path);
-        let (reactor, alive, failed) = (self.reactor.clone(), Arc::clone(&self.alive), Arc::clone(&self.failed));
+        let (reactor, health) = (self.reactor.clone(), Arc::clone(&self.health));
         let inner = Env::create(&*self.disk, path)?;
-        Ok(Box::new(LocalFile { inner, reactor, alive, failed, faults: self.faults }))
+        Ok(Box::new(LocalFile { inner, reactor, health, faults: self.faults }))
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.living()?;
+        self.health.act()?;
         self.note("rename", to);
         Env::rename(&*self.disk, from, to)
     }
     fn truncate(&self, path: &Path, length: u64) -> io::Result<()> {
-        self.living()?;
+        self.health.act()?;
         self.note("truncate", path);
         Env::truncate(&*self.disk, path, length)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.living()?;
+        self.health.act()?;
         self.note("remove", path);
         Env::remove(&*self.disk, path)
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.living()?;
+        self.health.act()?;
         Env::sync_dir(&*self.disk, dir)
     }
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.living()?;
+        self.health.act()?;
         // A folder has no order, but the same one each time.
         let mut names = self.disk.list(dir)?;
         names.sort();
         Ok(names)
     }
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        self.living()?;
+        self.health.act()?;
         let mut locks = self.locks.lock().unwrap();
         if locks.contains_key(path) {
             return Err(io::ErrorKind::WouldBlock.into());

@@ -108,10 +108,15 @@ impl World {
         self.reactor.sleep(LATEST).await;
         for zombie in &zombies {
             self.hush(zombie).await;
+            if zombie.process.blown() {
+                zombie.process.kill();
+                continue;
+            }
             let options = FlushOptions { clean: false, force: true };
             let refused = self.within("a zombie's flush", zombie.store.flush_with(options)).await;
             match refused {
                 Err(FlushError::Unusable(why)) => zombie.judge(&why),
+                Err(error) if zombie.process.failed() => zombie.judge_flush(&error),
                 other => panic!("life {} was taken over and goes on: {other:?}", zombie.life().number),
             }
             zombie.process.kill();
@@ -135,7 +140,7 @@ impl World {
 
     /// Upkeep alone does all that is due.
     async fn idle(&self, running: &Running) {
-        while is_busy(&running.store) {
+        while is_busy(&running.store) && !running.process.failed() {
             self.reactor.sleep(Duration::from_millis(100)).await;
         }
     }
@@ -191,7 +196,7 @@ impl World {
         assert_eq!(refused, Err(Unusable::Closed), "a store that was closed refuses everything");
         running.process.kill();
         // From the objects alone.
-        let process = self.machines[0].start(&self.reactor, 0);
+        let process = self.machines[0].start(&self.reactor, 0, None);
         let (link, env) = (Arc::new(self.machines[0].link.clone()), Arc::clone(&process.env));
         let folder = self.machines[0].folder().with_file_name("elsewhere");
         let store = self.within("an opening", Store::open(self.config(&folder, true, 1), link, env, self.log())).await;

@@ -9,6 +9,8 @@ pub enum Event {
     Takeover,
     /// A power cut that lost bytes or names.
     PowerLoss,
+    /// A process that could change no file any more from some moment on.
+    Fuse,
     /// A put or delete took effect, and whoever asked does not know.
     LostAnswer,
     /// One took effect after whoever asked was told that it failed.
@@ -19,8 +21,8 @@ pub enum Event {
     Followed,
 }
 
-const ALL: [Event; 6] =
-    [Event::Takeover, Event::PowerLoss, Event::LostAnswer, Event::Late, Event::Deletion, Event::Followed];
+const ALL: [Event; 7] =
+    [Event::Takeover, Event::PowerLoss, Event::Fuse, Event::LostAnswer, Event::Late, Event::Deletion, Event::Followed];
 
 static COUNTS: [AtomicU64; ALL.len()] = [const { AtomicU64::new(0) }; ALL.len()];
 

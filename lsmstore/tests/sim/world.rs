@@ -132,7 +132,9 @@ impl World {
                 }
             }
             let accept = last.as_ref().is_some_and(|last| last.loss == Loss::Disk);
-            let process = here.start(&self.reactor, if blows { self.settings.sync_faults } else { 0 });
+            let faults = if blows { self.settings.sync_faults } else { 0 };
+            let fuse = (blows && self.random(6) == 0).then(|| 1 + self.random(1 << self.random(12)));
+            let process = here.start(&self.reactor, faults, fuse);
             let manifests = if blows { self.settings.manifests } else { 1 };
             let (config, log) = (self.config(&here.folder(), accept, manifests), self.log());
             let (link, env) = (Arc::new(here.link.clone()), Arc::clone(&process.env));
@@ -178,12 +180,28 @@ impl World {
                         _ => false,
                     };
                     assert!(fair, "{error}");
-                    process.kill();
+                    let blow = if process.blown() { self.after_the_fuse() } else { Blow::Kill };
+                    self.end(&process, machine, blow, last.as_mut());
                     self.sleep(500).await;
                 }
             }
         }
         unreachable!("attempts never end")
+    }
+
+    /// What ends a process whose fuse has blown.
+    fn after_the_fuse(&self) -> Blow {
+        self.tell(|| "a fuse has blown".to_owned());
+        tally::count(Event::Fuse);
+        if self.random(2) == 0 { Blow::Kill } else { Blow::Power }
+    }
+
+    /// Sleeps for a while, unless a fuse blows.
+    async fn watch(&self, running: &Running, most: u64) {
+        let until = self.reactor.monotonic() + Duration::from_millis(self.random(most));
+        while self.reactor.monotonic() < until && !running.process.blown() {
+            self.reactor.sleep(Duration::from_millis(20)).await;
+        }
     }
 
     pub fn end(&self, process: &Process, machine: usize, blow: Blow, last: Option<&mut Last>) {
@@ -261,10 +279,22 @@ impl World {
         let mut running = self.open(0, &mut last, true).await;
         let mut zombies: Vec<Arc<Running>> = Vec::new();
         for _ in 0..self.settings.events {
-            self.sleep(3500).await;
+            self.watch(&running, 3500).await;
             let machine = running.life().machine;
             let poisoned = running.process.failed();
+            zombies.retain(|zombie| {
+                let blown = zombie.process.blown();
+                if blown {
+                    zombie.process.kill();
+                }
+                !blown
+            });
             match self.random(6) {
+                _ if running.process.blown() => {
+                    let blow = self.after_the_fuse();
+                    self.end(&running.process, machine, blow, last.as_mut());
+                    running = self.open(machine, &mut last, true).await;
+                }
                 0 => {
                     self.tell(|| format!("a kill on machine {machine}"));
                     self.end(&running.process, machine, Blow::Kill, last.as_mut());
@@ -318,7 +348,7 @@ impl World {
                 }
             }
         }
-        self.sleep(2000).await;
+        self.watch(&running, 2000).await;
         self.rest(running, last, zombies).await;
     }
 
@@ -358,7 +388,7 @@ impl World {
     pub async fn hush(&self, running: &Running) {
         running.stop.store(true, Ordering::Relaxed);
         let wait = async {
-            while running.writing.load(Ordering::Relaxed) > 0 {
+            while running.writing.load(Ordering::Relaxed) > 0 && !running.process.blown() {
                 self.reactor.sleep(Duration::from_millis(50)).await;
             }
         };
