@@ -104,10 +104,12 @@ impl World {
     ) {
         self.tell(|| "the sun shines".to_owned());
         self.calm(Weather::default());
+        for one in zombies.iter().chain([&running]) {
+            self.hush(one).await;
+        }
         // What was late has come.
         self.reactor.sleep(LATEST).await;
         for zombie in &zombies {
-            self.hush(zombie).await;
             if zombie.process.blown() {
                 zombie.process.kill();
                 continue;
@@ -121,7 +123,6 @@ impl World {
             }
             zombie.process.kill();
         }
-        self.hush(&running).await;
         if !running.process.failed() {
             self.within("the work that is due", self.idle(&running)).await;
         }

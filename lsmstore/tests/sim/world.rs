@@ -269,7 +269,7 @@ impl World {
         let auditor = Arc::clone(&self);
         self.reactor.spawn(Box::pin(async move {
             loop {
-                auditor.sleep(800).await;
+                auditor.sleep(1600).await;
                 auditor.audit();
             }
         }));
@@ -279,7 +279,7 @@ impl World {
         let mut running = self.open(0, &mut last, true).await;
         let mut zombies: Vec<Arc<Running>> = Vec::new();
         for _ in 0..self.settings.events {
-            self.watch(&running, 3500).await;
+            self.watch(&running, 2000).await;
             let machine = running.life().machine;
             let poisoned = running.process.failed();
             zombies.retain(|zombie| {
@@ -355,7 +355,7 @@ impl World {
     /// Outages of the bucket, or of a machine's link to it, come and go while everything else happens.
     async fn weather(self: Arc<World>) {
         loop {
-            self.sleep(9000).await;
+            self.sleep(6000).await;
             if self.calm.load(Ordering::Relaxed) {
                 continue;
             }
