@@ -24,9 +24,9 @@ impl Store {
     pub async fn collect_garbage(&self, options: GcOptions) -> Result<GcReport, GcError> {
         let mut job = self.inner.jobs.queue(JobKind::Garbage, self.inner.env.reactor());
         let collected = self.collect(options, &mut job).await;
-        job.end(collected.as_ref().map(|report| match report.dry_run {
+        job.end(collected.as_ref().map(|report| match report.dry_run || report.deleted.is_empty() {
             true => Ending::Nothing,
-            false => Ending::Done(report.deleted.iter().map(|garbage| garbage.bytes).sum()),
+            false => Ending::Done(report.deleted_bytes()),
         }));
         collected
     }

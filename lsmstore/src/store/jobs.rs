@@ -1,7 +1,8 @@
 //! Background work that is going on, waits, or has ended: a record of each, the latest of which are kept.
 //!
 //! # Invariants
-//! * A record that is not over belongs to a [`Ticket`] that somebody holds; one that is dropped before its end was given up.
+//! * A record that is not over belongs to a [`Ticket`] that somebody holds; one that is dropped before its end was given up,
+//!   or panicked.
 //! * What found nothing to do leaves no record.
 
 use std::collections::VecDeque;
@@ -10,6 +11,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::error::{FlushError, Unusable};
+use crate::gc::GcError;
 use crate::reactor::Reactor;
 use crate::store::{Store, lock};
 
@@ -42,7 +45,7 @@ pub enum JobState {
     Done,
     /// It failed; what it was to do is due again.
     Failed,
-    /// It was ended early: the store is being closed, or a merge's policy said so, or nobody waited for it any more.
+    /// It was ended early: the store is closed or fenced, or a merge's policy said so, or nobody waited for it any more.
     GivenUp,
 }
 
@@ -60,7 +63,7 @@ pub struct JobRecord {
     pub state: JobState,
     /// Bytes of tables written, put, or deleted so far; of merges once they are done.
     pub bytes: u64,
-    /// Why it failed.
+    /// Why it failed, or why the store refused it.
     pub error: Option<String>,
     /// When it was asked for, by the [clock](Reactor::monotonic) of the store's reactor.
     pub asked: Duration,
@@ -85,6 +88,29 @@ pub(super) enum Ending {
     Nothing,
     Done(u64),
     GivenUp,
+}
+
+/// What a job ends early with.
+pub(super) trait Reason: Display {
+    /// That the store refuses everything, if it is that.
+    fn unusable(&self) -> Option<&Unusable>;
+
+    /// The store wants no more of this work, which is no failure of the job.
+    fn is_refusal(&self) -> bool {
+        matches!(self.unusable(), Some(Unusable::Closed | Unusable::Fenced { .. }))
+    }
+}
+
+impl Reason for FlushError {
+    fn unusable(&self) -> Option<&Unusable> {
+        if let FlushError::Unusable(why) = self { Some(why) } else { None }
+    }
+}
+
+impl Reason for GcError {
+    fn unusable(&self) -> Option<&Unusable> {
+        if let GcError::Unusable(why) = self { Some(why) } else { None }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -162,7 +188,7 @@ impl Ticket<'_> {
     }
 
     /// It is over.
-    pub(super) fn end<E: Display>(mut self, ending: Result<Ending, &E>) {
+    pub(super) fn end<E: Reason>(mut self, ending: Result<Ending, &E>) {
         let mut book = lock(&self.jobs.book);
         if let Ok(Ending::Nothing) = ending {
             book.records.retain(|record| record.id != self.id);
@@ -171,6 +197,7 @@ impl Ticket<'_> {
             (record.state, record.error) = match ending {
                 Ok(Ending::Done(_)) => (JobState::Done, None),
                 Ok(_) => (JobState::GivenUp, None),
+                Err(error) if error.is_refusal() => (JobState::GivenUp, Some(error.to_string())),
                 Err(error) => (JobState::Failed, Some(error.to_string())),
             };
             if let Ok(Ending::Done(bytes)) = ending {
@@ -191,7 +218,11 @@ impl Drop for Ticket<'_> {
             return;
         }
         if let Some(record) = lock(&self.jobs.book).find(self.id) {
-            (record.state, record.ended) = (JobState::GivenUp, Some(self.reactor.monotonic()));
+            record.ended = Some(self.reactor.monotonic());
+            (record.state, record.error) = match std::thread::panicking() {
+                true => (JobState::Failed, Some("it panicked".to_owned())),
+                false => (JobState::GivenUp, None),
+            };
         }
     }
 }
@@ -210,16 +241,10 @@ impl Store {
     /// let jobs = store.jobs();
     /// assert_eq!((jobs[0].kind, jobs[0].state), (JobKind::Flush, JobState::Done));
     /// assert!(jobs[0].bytes > 0);
-    /// assert_eq!(store.latest_job(), jobs.last().cloned());
     /// # Ok(())
     /// # }
     /// ```
     pub fn jobs(&self) -> Vec<JobRecord> {
         lock(&self.inner.jobs.book).records.iter().cloned().collect()
-    }
-
-    /// The job that was asked for last, unless it found nothing to do.
-    pub fn latest_job(&self) -> Option<JobRecord> {
-        lock(&self.inner.jobs.book).records.back().cloned()
     }
 }

@@ -1,25 +1,27 @@
 //! Records of background jobs: what they did, what failed, what was given up, and how many are kept.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use lsmstore::{GcOptions, JobKind, JobRecord, JobState, KeepAll, LogChoice, MergePolicy, Store};
+use lsmstore::{FlushOptions, GcOptions, JobKind, JobRecord, JobState, KeepAll, LogChoice, MergePolicy, Store};
 
 use crate::fixture::{Fault, Fixture, puts};
 
 fn newest(store: &Store) -> JobRecord {
-    store.latest_job().unwrap()
+    store.jobs().pop().unwrap()
 }
 
 #[tokio::test]
 async fn a_job_that_did_something_is_on_record_and_one_that_found_nothing_is_not() {
     let fixture = Fixture::new();
-    let store = fixture.open().await;
-    assert_eq!((store.jobs(), store.latest_job()), (Vec::new(), None));
+    let config = fixture.config().keep_manifests(1).keep_for(Duration::ZERO).quarantine(Duration::ZERO);
+    let store = fixture.open_with(config, LogChoice::Nobody).await;
+    assert_eq!(store.jobs(), Vec::new());
     store.apply(&puts(&[("a", "1")])).unwrap();
     store.flush().await.unwrap();
     store.flush().await.unwrap();
     store.merge(Arc::new(KeepAll)).await.unwrap();
-    store.collect_garbage(GcOptions::default()).await.unwrap();
+    while store.collect_garbage(GcOptions::default()).await.unwrap().deleted.is_empty() {}
     let jobs = store.jobs();
     let kinds: Vec<JobKind> = jobs.iter().map(|job| job.kind).collect();
     let expected = [JobKind::Flush, JobKind::Publication, JobKind::Merge, JobKind::Publication, JobKind::Garbage];
@@ -69,11 +71,46 @@ async fn a_merge_that_is_not_to_go_on_was_given_up() {
 }
 
 #[tokio::test]
+async fn a_job_that_panics_failed() {
+    struct Panics;
+    impl MergePolicy for Panics {
+        fn goes_on(&self) -> bool {
+            panic!("a policy's own mistake")
+        }
+    }
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
+    for value in ["1", "2"] {
+        store.apply(&puts(&[("a", value)])).unwrap();
+        store.flush().await.unwrap();
+    }
+    store.merge_local(Arc::new(Panics)).await.unwrap_err();
+    let failed = newest(&store);
+    assert_eq!((failed.kind, failed.state), (JobKind::Merge, JobState::Failed));
+    assert!(failed.error.is_some() && failed.ended.is_some(), "{failed:?}");
+}
+
+#[tokio::test]
+async fn a_job_that_a_closed_store_refuses_was_given_up() {
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
+    store.clone().close().await.unwrap();
+    store.flush_local(FlushOptions::default()).await.unwrap_err();
+    store.publish().await.unwrap_err();
+    store.merge_local(Arc::new(KeepAll)).await.unwrap_err();
+    store.collect_garbage(GcOptions::default()).await.unwrap_err();
+    let jobs = store.jobs();
+    assert_eq!(jobs.len(), 4, "{jobs:#?}");
+    assert!(jobs.iter().all(|job| job.state == JobState::GivenUp && job.began.is_none()), "{jobs:#?}");
+}
+
+#[tokio::test]
 async fn the_latest_hundred_and_some_are_kept() {
     let fixture = Fixture::new();
     let store = fixture.open().await;
-    for _ in 0..200 {
-        store.collect_garbage(GcOptions::default()).await.unwrap();
+    for _ in 0..100 {
+        store.apply(&puts(&[("a", "1")])).unwrap();
+        store.flush().await.unwrap();
     }
     let jobs = store.jobs();
     assert_eq!(jobs.len(), 128);
