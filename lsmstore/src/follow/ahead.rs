@@ -112,12 +112,12 @@ impl Ahead {
     ) {
         let stands: Vec<(&Run, Option<Place>)> = runs.zip(places).collect();
         if self.runs.len() < stands.len() {
-            let bytes = |run: &Run| run.iter().map(|table| table.info.object_len).sum();
-            let sized = |(run, _): &(&Run, _)| RunAhead { size: bytes(run), ..RunAhead::default() };
+            let lengths = |run: &Run| run.iter().map(|table| table.info.object_len).fold(0, u64::saturating_add);
+            let sized = |(run, _): &(&Run, _)| RunAhead { size: lengths(run), ..RunAhead::default() };
             self.runs = stands.iter().map(sized).collect();
         }
-        let all = u128::from(self.runs.iter().map(|run| run.size).sum::<u64>().max(1));
-        let most = if self.hurry { self.limit } else { (self.walked * FACTOR).min(self.limit) };
+        let all = self.runs.iter().map(|run| u128::from(run.size)).sum::<u128>().max(1);
+        let most = if self.hurry { self.limit } else { self.walked.saturating_mul(FACTOR).min(self.limit) };
         if most == 0 {
             return;
         }
@@ -147,7 +147,7 @@ impl RunAhead {
             self.asked.pop_front();
         }
         let mut left: u64 = self.asked.iter().map(|asked| asked.bytes).sum();
-        if left * 4 > window * 3 {
+        if left.saturating_mul(4) > window.saturating_mul(3) {
             return;
         }
         while left < window {
@@ -182,7 +182,7 @@ impl RunAhead {
                 fetcher.env.reactor().spawn(Box::pin(opening));
                 self.opened = Some(at);
             }
-            bytes += table.info.object_len;
+            bytes = u64::saturating_add(bytes, table.info.object_len);
             if bytes >= window {
                 return;
             }

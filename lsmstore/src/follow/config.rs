@@ -28,7 +28,7 @@ impl FollowerConfig {
         self
     }
 
-    /// Bytes of objects that a scan which goes on and on may have asked for ahead; at most a quarter of the cache. Default
+    /// Bytes of objects that a scan which goes on and on may have asked for ahead; at most an eighth of the cache. Default
     /// 16 MiB.
     pub fn read_ahead_bytes(mut self, bytes: u64) -> FollowerConfig {
         self.read_ahead_bytes = bytes;
@@ -36,7 +36,7 @@ impl FollowerConfig {
     }
 
     /// Keeps parts of objects in a folder of the local disk, which belongs to this follower alone, up to so many bytes.
-    /// Default: nothing is kept there.
+    /// What another store, prefix or bucket left there is removed. Default: nothing is kept there.
     pub fn cache_dir(mut self, dir: impl AsRef<Path>, bytes: u64) -> FollowerConfig {
         self.parts = Some((dir.as_ref().to_owned(), bytes));
         self

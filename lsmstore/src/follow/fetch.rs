@@ -7,7 +7,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::try_join_all;
 use object_store::ObjectStore;
-use object_store::path::Path;
 
 use crate::env::{Env, blocking};
 use crate::error::{Corruption, StorageError};
@@ -53,7 +52,7 @@ fn lazy(table: &Table) -> Result<&crate::sstable::lazy::Lazy, StorageError> {
 impl Fetcher {
     /// Bytes of a table's object.
     async fn bytes(&self, table: &Table, range: Range<u64>) -> Result<Bytes, StorageError> {
-        let path = Path::from(table.name());
+        let path = self.names.table(table.info.id);
         match &self.parts {
             Some(parts) => parts.get(&*self.objects, &*self.env, table, &path, range).await,
             None => object::get_range(&*self.objects, &path, range).await,
@@ -72,7 +71,7 @@ impl Fetcher {
         match (decoded, &self.parts) {
             (Err(_), Some(parts)) => {
                 parts.forget(&*self.env, table.info.id, range.clone()).await?;
-                let bytes = object::get_range(&*self.objects, &Path::from(table.name()), range.clone()).await?;
+                let bytes = object::get_range(&*self.objects, &self.names.table(table.info.id), range.clone()).await?;
                 Ok(self.decode(table, range, bytes, decode).await??)
             }
             (decoded, _) => Ok(decoded?),

@@ -147,7 +147,10 @@ impl Follower {
             return Err(FollowError::NoStore { prefix: config.prefix });
         };
         let parts = match &config.parts {
-            Some((dir, bytes)) => Some(Parts::open(&*env, dir, *bytes)?),
+            Some((dir, bytes)) => {
+                let identity = format!("store {}\nprefix {}\nobjects {objects}\n", manifest.store_id, config.prefix);
+                Some(Parts::open(&*env, dir, *bytes, &identity)?)
+            }
             None => None,
         };
         let fetcher = Arc::new(Fetcher {

@@ -3,6 +3,9 @@
 //! A part is an aligned piece of an object in a file of its own, written aside and renamed. It is not synced: what is read of
 //! it is verified like what comes from the object store, and what is wrong is fetched again. Those that were used last stay
 //! within the budget. A disk that fails costs requests and nothing else.
+//!
+//! A part's name and checksums tell its table, not its store: so the folder says whose parts are in it ([`IDENTITY`]), and
+//! those of another store, prefix or bucket are removed before anything is read.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -15,7 +18,7 @@ use bytes::{Bytes, BytesMut};
 use futures::future::try_join_all;
 use object_store::ObjectStore;
 
-use crate::env::{Env, blocking};
+use crate::env::{Env, blocking, write_whole};
 use crate::error::StorageError;
 use crate::follow::flights::{Flights, landed};
 use crate::object;
@@ -25,6 +28,8 @@ use crate::sstable::read::Table;
 /// Bytes of a part.
 pub(super) const PART: u64 = 256 << 10;
 const LOCK: &str = "LOCK";
+/// Names the bucket, prefix and store whose parts are in the folder.
+const IDENTITY: &str = "STORE";
 
 /// A part of a table's object: from `PART` times the number on.
 type PartId = (TableId, u64);
@@ -102,28 +107,50 @@ fn named(name: &str) -> Option<PartId> {
     (self::name(id) == name).then_some(id)
 }
 
+/// Whether a file was left when a part, or the identity, was being written.
+fn aside(name: &str) -> bool {
+    let whole = name.strip_suffix(".tmp");
+    whole.is_some_and(|whole| whole == IDENTITY || named(&format!("{whole}.part")).is_some())
+}
+
 impl Parts {
-    /// What is in a folder from the last time; what is nothing of ours there is removed.
-    pub(super) fn open(env: &dyn Env, dir: &Path, limit: u64) -> Result<Parts, StorageError> {
+    /// What is in a folder from the last time, if that was for the same `identity`; else nothing. Files that are not ours stay.
+    pub(super) fn open(env: &dyn Env, dir: &Path, limit: u64, identity: &str) -> Result<Parts, StorageError> {
         let failed = StorageError::local(dir);
         let opened = (|| {
             env.create_dir(dir)?;
             let lock = env.lock(&dir.join(LOCK))?;
+            let ours = match env.read(&dir.join(IDENTITY)) {
+                Ok(found) => found == identity.as_bytes(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+                Err(error) => return Err(error),
+            };
             let mut index = Index::default();
             for file in env.list(dir)? {
                 let path = dir.join(&file);
-                match named(&file) {
-                    Some(part) => index.add(part, env.open(&path)?.metadata()?.len()),
-                    None if file.ends_with(".tmp") => env.remove(&path)?,
-                    None => {}
+                let Some(part) = named(&file) else {
+                    if aside(&file) {
+                        env.remove(&path)?;
+                    }
+                    continue;
+                };
+                let length = if ours { env.open(&path)?.metadata()?.len() } else { 0 };
+                if ours && length <= PART {
+                    index.add(part, length);
+                } else {
+                    env.remove(&path)?;
                 }
             }
             for part in index.shrink(limit) {
                 env.remove(&dir.join(name(part)))?;
             }
-            Ok((lock, index))
+            Ok((lock, index, ours))
         })();
-        let (lock, index) = opened.map_err(failed)?;
+        let (lock, index, ours) = opened.map_err(failed)?;
+        if !ours {
+            // Makes the removals durable as well.
+            write_whole(env, dir, IDENTITY, identity.as_bytes())?;
+        }
         let index = Arc::new(Mutex::new(index));
         Ok(Parts { dir: dir.to_owned(), limit, index, flights: Flights::default(), _lock: lock })
     }
@@ -206,7 +233,11 @@ impl Parts {
         let read = move || {
             let whole = |file: io::Result<std::fs::File>| {
                 let file = file?;
-                let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?];
+                let length = file.metadata()?.len();
+                if length > PART {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a part of {length} bytes")));
+                }
+                let mut bytes = vec![0; length as usize];
                 file.read_exact_at(&mut bytes, 0)?;
                 Ok::<_, io::Error>(Bytes::from(bytes))
             };

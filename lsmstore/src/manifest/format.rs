@@ -197,7 +197,8 @@ fn read_table(reader: &mut Reader<'_>) -> Option<TableRef> {
         ranges: reader.varint()?,
         meta_len: reader.varint()?,
     };
-    (table.min_key <= table.max_key).then_some(table)
+    let meta_within = table.object_len == 0 || table.meta_len <= table.object_len;
+    (table.min_key <= table.max_key && meta_within).then_some(table)
 }
 
 fn read_body(reader: &mut Reader<'_>, nonce: Uuid) -> Option<Manifest> {

@@ -54,6 +54,7 @@ impl Covers {
         for tables in &self.runs {
             let at = tables.partition_point(|table| table.info.max_key[..] < *key);
             if let Some(table) = tables.get(at)
+                && table.info.min_key[..] <= *key
                 && table.info.max_sequence > version
                 && table.known_ranges()?.newest(key, sequence) > version
             {

@@ -210,6 +210,17 @@ async fn an_empty_prefix_has_no_store_and_an_empty_store_has_no_keys() {
 }
 
 #[tokio::test]
+async fn a_prefix_may_have_any_letters() {
+    let fixture = Fixture::new();
+    let prefix = "ä b~c";
+    let config = lsmstore::Config::new(fixture.folder(), prefix);
+    let store = fixture.open_with(config, LogChoice::Nobody).await;
+    fill(&store, 0..10).await;
+    let follower = follow_with(&fixture, FollowerConfig::new(prefix)).await;
+    assert_eq!(follower.get(&key(3)).await.unwrap().as_deref(), Some(&value(3)[..]));
+}
+
+#[tokio::test]
 async fn a_missing_table_is_named_and_never_an_empty_answer() {
     let fixture = Fixture::new();
     let store = compacted(&fixture).await;

@@ -153,12 +153,31 @@ async fn parts_on_the_disk_outlive_the_follower_and_keep_to_their_budget() {
     let follower = follow_with(&fixture, config(1 << 20)).await;
     let on_disk = || -> u64 {
         let files = std::fs::read_dir(folder.path()).unwrap();
-        files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
+        let parts = files.map(|file| file.unwrap()).filter(|file| file.path().extension() == Some("part".as_ref()));
+        parts.map(|part| part.metadata().unwrap().len()).sum()
     };
     assert!(on_disk() <= 1 << 20);
     walked(&follower.snapshot(), &follower, true).await;
     assert!(follower.cached_on_disk() <= 1 << 20 && on_disk() <= 1 << 20);
     drop(store);
+}
+
+#[tokio::test]
+async fn parts_of_another_store_are_not_read_and_files_of_others_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let foreign = folder.path().join("notes.tmp");
+    std::fs::write(&foreign, "not ours").unwrap();
+    for round in ["one", "two"] {
+        let fixture = Fixture::new();
+        let store = fixture.open().await;
+        store.put(b"key", round.as_bytes()).await.unwrap();
+        store.flush().await.unwrap();
+        let follower = follow_with(&fixture, FollowerConfig::new("test").cache_dir(folder.path(), 1 << 20)).await;
+        assert_eq!(follower.cached_on_disk(), 0);
+        assert_eq!(follower.get(b"key").await.unwrap().as_deref(), Some(round.as_bytes()));
+        assert!(follower.cached_on_disk() > 0);
+    }
+    assert!(foreign.exists());
 }
 
 #[tokio::test]
@@ -170,12 +189,13 @@ async fn a_part_on_the_disk_that_is_wrong_is_fetched_again() {
     let follower = follow_with(&fixture, config()).await;
     walked(&follower.snapshot(), &follower, true).await;
     drop(follower);
-    for (n, file) in std::fs::read_dir(folder.path()).unwrap().enumerate() {
-        let path = file.unwrap().path();
+    let files = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
+    for (n, path) in files.filter(|path| path.extension() == Some("part".as_ref())).enumerate() {
         let mut bytes = std::fs::read(&path).unwrap();
-        match n % 3 {
+        match n % 4 {
             0 => bytes.iter_mut().step_by(500).for_each(|byte| *byte ^= 1),
             1 => bytes.truncate(bytes.len() / 2),
+            2 => bytes.resize(1 << 20, 0),
             _ => continue,
         }
         std::fs::write(&path, bytes).unwrap();
