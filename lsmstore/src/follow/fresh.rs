@@ -84,15 +84,24 @@ impl Fresh {
         Ok(true)
     }
 
-    /// Puts what `next` does not hold beside it, which takes the place of `before`.
-    pub(super) fn follow(&mut self, before: &ManifestInfo, next: &Contents) {
-        let same_writer = before.epoch == next.info.epoch;
-        self.memtables.retain(|memtable| same_writer && memtable.published() > next.info.last_sequence);
-        if let Some(active) = &self.active
-            && !self.memtables.first().is_some_and(|newest| Arc::ptr_eq(newest, active.table()))
-        {
-            self.active = None;
+    /// What `next`, which takes the place of `before`, does not hold, beside it. This stays as it is: see
+    /// [`Fresh::give_way`].
+    pub(super) fn beside(&self, before: &ManifestInfo, next: &Contents) -> Fresh {
+        let stays = |memtable: &&Arc<Memtable>| {
+            before.epoch == next.info.epoch && memtable.published() > next.info.last_sequence
+        };
+        let memtables: Vec<_> = self.memtables.iter().filter(stays).map(Arc::clone).collect();
+        next.set_memtables(&memtables);
+        Fresh { heights: Heights::new(next.info.number), active: None, memtables, next: self.next }
+    }
+
+    /// Is `next` from now on.
+    pub(super) fn give_way(&mut self, next: Fresh) {
+        let before = std::mem::replace(self, next);
+        let goes_on =
+            |active: &Inserter| self.memtables.first().is_some_and(|newest| Arc::ptr_eq(newest, active.table()));
+        if self.active.is_none() {
+            self.active = before.active.filter(goes_on);
         }
-        next.set_memtables(&self.memtables);
     }
 }

@@ -100,14 +100,22 @@ struct Inner {
     newest: RwLock<Newest>,
     /// Locked before `newest`.
     fresh: Mutex<Fresh>,
-    /// One look at the bucket at a time. How far the log there was read.
-    looking: tokio::sync::Mutex<Vec<Tail>>,
+    /// One look at the bucket at a time.
+    looking: tokio::sync::Mutex<Looking>,
+}
+
+/// How far the bucket was looked at.
+struct Looking {
+    /// How far the log there was read.
+    tails: Vec<Tail>,
+    /// When the manifests were last listed, and the log looked at for holes.
+    listed: Duration,
 }
 
 #[derive(Clone)]
 struct Newest {
     contents: Arc<Contents>,
-    /// When it was last known to be the newest.
+    /// When it, with the log behind it, was last known to be all there is.
     known: Duration,
 }
 
@@ -171,7 +179,8 @@ impl Follower {
             tails = behind;
         }
         let newest = RwLock::new(Newest { contents, known });
-        let (fresh, looking) = (Mutex::new(fresh), tokio::sync::Mutex::new(tails));
+        let looking = tokio::sync::Mutex::new(Looking { tails, listed: known });
+        let fresh = Mutex::new(fresh);
         Ok(Follower { inner: Arc::new(Inner { fetcher, newest, fresh, looking }) })
     }
 
@@ -219,59 +228,89 @@ impl Follower {
 
     /// Looks for newer manifests, and for newer writes in the log if that is in the bucket
     /// ([`Config::remote_log`](crate::Config::remote_log)): one request each if there are none. Whether there were any. It relies
-    /// on the writer to keep each manifest for a minute ([`Config::keep_for`](crate::Config::keep_for)): after a longer pause it
-    /// lists them.
+    /// on the writer to keep each manifest for a minute ([`Config::keep_for`](crate::Config::keep_for)): once a minute, and after a
+    /// longer pause, it lists them, and looks whether the log has a hole.
     ///
     /// # Errors
     /// [`FollowError`]; what was known stays readable.
     pub async fn refresh(&self) -> Result<bool, FollowError> {
-        let mut tails = self.inner.looking.lock().await;
+        let mut looking = self.inner.looking.lock().await;
+        let Looking { tails, listed } = &mut *looking;
+        let mut newer = false;
         for _ in 0..ATTEMPTS {
+            let now = self.inner.fetcher.env.reactor().monotonic();
+            let list = now.saturating_sub(*listed) > LONG;
             // A newer manifest is taken with the log behind it.
-            if self.look(&mut tails).await? {
-                return Ok(true);
-            }
-            if let Some(newer) = self.read_logs(&mut tails).await? {
+            let whole = match self.look(list, tails).await? {
+                Some(whole) => {
+                    newer = true;
+                    whole
+                }
+                None => {
+                    let logged = self.read_logs(tails).await?;
+                    newer |= logged == Some(true);
+                    logged.is_some()
+                }
+            };
+            if whole {
+                if list {
+                    newer |= self.refuse_hole(tails).await?;
+                    *listed = now;
+                }
+                self.known_at(now);
                 return Ok(newer);
             }
+        }
+        if newer {
+            return Ok(true);
         }
         let shown = self.snapshot().sequence();
         let what = format!("writes behind sequence number {shown} are missing, and there is no newer manifest");
         Err(Corruption::new("the log in the bucket", 0, what).into())
     }
 
-    /// Whether there is a newer manifest, which is read from now on.
-    async fn look(&self, tails: &mut Vec<Tail>) -> Result<bool, FollowError> {
-        let before = self.newest();
-        let first = before.contents.info.number;
-        let Fetcher { env, objects, names, .. } = &*self.inner.fetcher;
-        if env.reactor().monotonic().saturating_sub(before.known) > LONG {
-            return self.jump(first, tails).await;
+    /// Looks for a newer manifest, which is read from now on: whether all of the log behind it is. None if there is none.
+    async fn look(&self, list: bool, tails: &mut Vec<Tail>) -> Result<Option<bool>, FollowError> {
+        if list {
+            return self.jump(tails).await;
         }
+        let first = self.newest().contents.info.number;
+        let Fetcher { objects, names, .. } = &*self.inner.fetcher;
         let mut found = None;
         loop {
-            let now = env.reactor().monotonic();
             let number = found.as_ref().map_or(first, |(number, _)| *number);
             if number - first >= STEPS {
-                self.jump(number, tails).await?;
-                return Ok(true);
+                return self.jump(tails).await;
             }
             let path = names.manifest(number + 1);
             let Some(bytes) = object::get(&**objects, &path).await? else {
-                let newer = found.is_some();
-                match found {
-                    Some((number, manifest)) => self.adopt(number, &manifest, now, tails).await?,
-                    None => self.known_at(now),
-                }
-                return Ok(newer);
+                return match found {
+                    Some((number, manifest)) => self.adopt(number, &manifest, tails).await.map(Some),
+                    None => Ok(None),
+                };
             };
             found = Some((number + 1, Manifest::decode(path.as_ref(), number + 1, &bytes)?));
         }
     }
 
+    /// An error if the log has a hole where it seems to end: unless a newer manifest, which is read then, holds what is
+    /// missing. Whether there is one.
+    async fn refuse_hole(&self, tails: &mut Vec<Tail>) -> Result<bool, FollowError> {
+        let Fetcher { objects, names, .. } = &*self.inner.fetcher;
+        // Those behind it were not read yet.
+        let Some(tail) = tails.iter().find(|tail| !tail.fenced).copied() else { return Ok(false) };
+        match tail.refuse_hole(&**objects, names).await {
+            Err(StorageError::Corrupt(hole)) => match self.jump(tails).await? {
+                Some(_) => Ok(true),
+                None => Err(hole.into()),
+            },
+            outcome => Ok(outcome.map(|()| false)?),
+        }
+    }
+
     async fn look_for_newest(&self) -> Result<(), FollowError> {
-        let mut tails = self.inner.looking.lock().await;
-        self.jump(self.newest().contents.info.number, &mut tails).await.map(drop)
+        let mut looking = self.inner.looking.lock().await;
+        self.jump(&mut looking.tails).await.map(drop)
     }
 
     /// Shows what has come in the logs. Whether anything has; none if what lies before it is in a newer manifest.
@@ -286,34 +325,24 @@ impl Follower {
         Ok(whole.then_some(newer))
     }
 
-    /// Reads the newest manifest from now on. Whether it is newer than `number`.
-    async fn jump(&self, number: u64, tails: &mut Vec<Tail>) -> Result<bool, FollowError> {
-        let Fetcher { env, objects, names, .. } = &*self.inner.fetcher;
-        let now = env.reactor().monotonic();
+    /// Lists the manifests and reads the newest from now on, if it is newer: whether all of the log behind it is read.
+    async fn jump(&self, tails: &mut Vec<Tail>) -> Result<Option<bool>, FollowError> {
+        let Fetcher { objects, names, .. } = &*self.inner.fetcher;
+        let info = self.newest().contents.info.clone();
         match publish::latest(&**objects, names).await? {
-            Some((newest, manifest)) if newest > self.newest().contents.info.number => {
-                self.adopt(newest, &manifest, now, tails).await?;
-                Ok(newest > number)
+            Some((_, manifest)) if manifest.store_id != info.store_id => {
+                Err(FollowError::AnotherStore { found: manifest.store_id, expected: info.store_id })
             }
-            Some(_) => {
-                self.known_at(now);
-                Ok(false)
-            }
-            None => {
-                let object = names.manifest(self.newest().contents.info.number).to_string();
-                Err(StorageError::Missing { object }.into())
-            }
+            Some((newest, manifest)) if newest > info.number => self.adopt(newest, &manifest, tails).await.map(Some),
+            Some((newest, _)) if newest == info.number => Ok(None),
+            // A bucket that was put back to what it held before, or emptied.
+            _ => Err(StorageError::Missing { object: names.manifest(info.number).to_string() }.into()),
         }
     }
 
-    async fn adopt(
-        &self,
-        number: u64,
-        manifest: &Manifest,
-        known: Duration,
-        tails: &mut Vec<Tail>,
-    ) -> Result<(), FollowError> {
-        let before = self.newest().contents;
+    /// Reads a manifest from now on, with the log behind it: whether all of that. After an error everything is as it was.
+    async fn adopt(&self, number: u64, manifest: &Manifest, tails: &mut Vec<Tail>) -> Result<bool, FollowError> {
+        let Newest { contents: before, known } = self.newest();
         let expected = before.info.store_id;
         if manifest.store_id != expected {
             return Err(FollowError::AnotherStore { found: manifest.store_id, expected });
@@ -325,10 +354,12 @@ impl Follower {
         let (logged, behind) = logs::read(&self.inner.fetcher, expected, &next).await?;
         let mut fresh = self.fresh();
         let contents = show(&self.inner.fetcher, number, manifest);
-        fresh.follow(&before.info, &contents);
-        *tails = if fresh.apply_all(&contents, logged)? { behind } else { next };
+        let mut beside = fresh.beside(&before.info, &contents);
+        let whole = beside.apply_all(&contents, logged)?;
+        fresh.give_way(beside);
+        *tails = if whole { behind } else { next };
         *self.inner.newest.write().unwrap_or_else(PoisonError::into_inner) = Newest { contents, known };
-        Ok(())
+        Ok(whole)
     }
 
     fn known_at(&self, known: Duration) {

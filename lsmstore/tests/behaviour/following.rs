@@ -254,6 +254,34 @@ async fn another_store_in_the_same_place_is_refused() {
     assert_eq!(follower.staleness().manifest, 2);
 }
 
+#[tokio::test]
+async fn another_store_with_fewer_manifests_is_refused_within_a_minute() {
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
+    for round in 0..5 {
+        fill(&store, round..round + 1).await;
+    }
+    let clock = Arc::<Clock>::default();
+    let env = Arc::new(SystemEnv::with(Arc::clone(&clock) as _));
+    let follower =
+        Follower::open(FollowerConfig::new("test"), Arc::clone(&fixture.objects) as _, env as _).await.unwrap();
+    drop(store);
+    for name in names(&fixture, "").await {
+        fixture.objects.delete(&name).await.unwrap();
+    }
+    let other = fixture.elsewhere();
+    let _store = other.open().await;
+    for _ in 0..3 {
+        clock.forward(Duration::from_secs(30));
+        let looked = follower.refresh().await;
+        if let Err(error) = looked {
+            assert!(matches!(error, FollowError::AnotherStore { .. }), "{error}");
+            return;
+        }
+    }
+    panic!("it was not noticed");
+}
+
 /// A writer whose garbage goes at once.
 async fn tidy(fixture: &Fixture) -> Store {
     let config = fixture.config().keep_manifests(1).keep_for(Duration::ZERO).quarantine(Duration::ZERO);

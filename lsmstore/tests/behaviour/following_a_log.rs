@@ -8,6 +8,7 @@ use lsmstore::{Config, Durability, Follower, FollowerConfig, LogChoice, OpenErro
 
 use object_store::ObjectStoreExt;
 
+use crate::env::Clock;
 use crate::fixture::{Fault, Fixture, names, puts};
 
 fn config(fixture: &Fixture) -> Config {
@@ -122,6 +123,33 @@ async fn a_log_that_is_damaged_is_told_and_read_on_when_it_is_whole_again() {
     fixture.objects.put(&second, bytes.into()).await.unwrap();
     assert!(follower.refresh().await.unwrap());
     shows(&follower, "abc").await;
+}
+
+#[tokio::test]
+async fn a_hole_in_the_log_is_found_within_a_minute_and_until_then_nothing_is_called_fresh() {
+    let fixture = Fixture::new();
+    let store = open(&fixture).await;
+    let clock = Arc::<Clock>::default();
+    let env = Arc::new(SystemEnv::with(Arc::clone(&clock) as _));
+    let objects = Arc::clone(&fixture.objects) as _;
+    let follower = Follower::open(FollowerConfig::new("test"), objects, env as _).await.unwrap();
+    for n in 0..8 {
+        write(&store, &n.to_string(), Durability::Remote).await;
+    }
+    let second = names(&fixture, "/wal/").await.remove(1);
+    let bytes = fixture.objects.get(&second).await.unwrap().bytes().await.unwrap();
+    fixture.objects.delete(&second).await.unwrap();
+    for _ in 0..2 {
+        clock.forward(Duration::from_secs(61));
+        let error = follower.refresh().await.unwrap_err().to_string();
+        assert!(error.contains(second.as_ref()), "{error}");
+    }
+    assert_eq!(follower.staleness().known, Duration::from_secs(122));
+    fixture.objects.put(&second, bytes.into()).await.unwrap();
+    follower.refresh().await.unwrap();
+    shows(&follower, "01234567").await;
+    assert_eq!(follower.staleness().known, Duration::ZERO);
+    store.flush().await.unwrap();
 }
 
 #[tokio::test]
