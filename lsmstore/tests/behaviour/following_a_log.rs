@@ -16,12 +16,7 @@ fn config(fixture: &Fixture) -> Config {
 }
 
 async fn open(fixture: &Fixture) -> Store {
-    loop {
-        match fixture.try_open(config(fixture), LogChoice::Own).await {
-            Err(OpenError::InUse { .. }) => tokio::task::yield_now().await,
-            opened => return opened.unwrap(),
-        }
-    }
+    fixture.open_own(config(fixture)).await.unwrap()
 }
 
 async fn follow(fixture: &Fixture) -> Follower {

@@ -7,13 +7,7 @@ use lsmstore::{Batch, Durability, FlushOptions, LogChoice, OpenError, Store, Wri
 use crate::fixture::{Fixture, get, puts};
 
 pub async fn open(fixture: &Fixture) -> Store {
-    loop {
-        match fixture.try_open(fixture.config(), LogChoice::Own).await {
-            // The job that wrote the log of a store just dropped still holds the folder.
-            Err(OpenError::InUse { .. }) => tokio::task::yield_now().await,
-            opened => return opened.unwrap(),
-        }
-    }
+    fixture.open_own(fixture.config()).await.unwrap()
 }
 
 fn segments(folder: &Path) -> Vec<PathBuf> {

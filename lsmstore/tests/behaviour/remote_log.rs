@@ -15,16 +15,17 @@ fn config(fixture: &Fixture) -> Config {
 }
 
 async fn open(fixture: &Fixture) -> Store {
-    loop {
-        match fixture.try_open(config(fixture), LogChoice::Own).await {
-            Err(OpenError::InUse { .. }) => tokio::task::yield_now().await,
-            opened => return opened.unwrap(),
-        }
-    }
+    fixture.open_own(config(fixture)).await.unwrap()
 }
 
 async fn write(store: &Store, key: &str, durability: Durability) {
     store.write(puts(&[(key, "1")]), durability).await.unwrap();
+}
+
+fn holds(store: &Store, keys: &[&str]) {
+    for key in keys {
+        assert_eq!(get(store, key).as_deref(), Some("1"), "{key}");
+    }
 }
 
 /// The objects of the log, without fences.
@@ -50,9 +51,7 @@ async fn another_machine_has_what_was_acknowledged_as_remote_and_all_before_it()
     drop(store);
     let elsewhere = fixture.elsewhere();
     let store = open(&elsewhere).await;
-    for key in ["a", "b", "c", "d"] {
-        assert_eq!(get(&store, key).as_deref(), Some("1"), "{key}");
-    }
+    holds(&store, &["a", "b", "c", "d"]);
     assert_eq!(get(&store, "e"), None, "only the other machine's disk has it");
     assert_eq!(store.last_sequence(), 4);
     write(&store, "f", Durability::Remote).await;
@@ -79,9 +78,7 @@ async fn a_flush_takes_the_place_of_the_log_before_it() {
     fixture.objects.delete(&first).await.unwrap();
     let elsewhere = fixture.elsewhere();
     let store = open(&elsewhere).await;
-    for key in ["a", "b", "c", "d"] {
-        assert_eq!(get(&store, key).as_deref(), Some("1"), "{key}");
-    }
+    holds(&store, &["a", "b", "c", "d"]);
 }
 
 #[tokio::test]
@@ -111,9 +108,7 @@ async fn on_the_same_machine_the_local_log_is_joined_with_what_only_the_bucket_h
     write(&store, "c", Durability::Local).await;
     drop(store);
     let store = open(&fixture).await;
-    for key in ["a", "b", "c"] {
-        assert_eq!(get(&store, key).as_deref(), Some("1"), "{key}");
-    }
+    holds(&store, &["a", "b", "c"]);
 }
 
 #[tokio::test]
@@ -373,13 +368,8 @@ async fn writes_that_only_an_older_local_log_has_are_not_lost_in_silence() {
     drop(store);
     // The next one keeps its log in the bucket, but does not get as far as putting there what it replayed.
     fixture.objects.fail("/sst/", Fault::Before, usize::MAX);
-    loop {
-        match fixture.try_open(config(&fixture), LogChoice::Own).await {
-            Err(OpenError::InUse { .. }) => tokio::task::yield_now().await,
-            Err(OpenError::ReplayFlush(_)) => break,
-            other => panic!("{other:?}"),
-        }
-    }
+    let failed = fixture.open_own(config(&fixture)).await;
+    assert!(matches!(failed, Err(OpenError::ReplayFlush(_))), "{failed:?}");
     fixture.objects.heal();
     let elsewhere = fixture.elsewhere();
     let refused = elsewhere.try_open(config(&elsewhere), LogChoice::Own).await;
