@@ -11,7 +11,7 @@ use crate::batch::MAX_BATCH_BYTES;
 use crate::checkpoint::CheckpointError;
 use crate::key::{MAX_KEY_BYTES, MAX_VALUE_BYTES};
 use crate::manifest::LeftBehind;
-use crate::sstable::TableId;
+use crate::sstable::fault::Absent;
 
 /// Bytes that are not what this crate wrote: flipped, cut, of another version, or of another store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,63 +37,6 @@ impl Display for Corruption {
 }
 
 impl Error for Corruption {}
-
-/// A part of a table's object that is not in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Absent {
-    pub(crate) table: TableId,
-    /// Number of a data block; none for the meta blocks.
-    pub(crate) block: Option<usize>,
-}
-
-impl Display for Absent {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self.block {
-            Some(block) => write!(f, "block {block} of table {} is not at hand", self.table),
-            None => write!(f, "the index of table {} is not at hand", self.table),
-        }
-    }
-}
-
-impl Error for Absent {}
-
-/// Why a table could not be read without waiting.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
-    Corrupt(Corruption),
-    Absent(Absent),
-}
-
-impl From<Corruption> for Fault {
-    fn from(corruption: Corruption) -> Fault {
-        Fault::Corrupt(corruption)
-    }
-}
-
-impl From<Absent> for Fault {
-    fn from(absent: Absent) -> Fault {
-        Fault::Absent(absent)
-    }
-}
-
-/// For whoever reads mapped tables alone, of which nothing is ever absent.
-impl From<Fault> for Corruption {
-    fn from(fault: Fault) -> Corruption {
-        match fault {
-            Fault::Corrupt(corruption) => corruption,
-            Fault::Absent(absent) => Corruption::new(format!("table {}", absent.table), 0, absent.to_string()),
-        }
-    }
-}
-
-impl From<Fault> for ReadError {
-    fn from(fault: Fault) -> ReadError {
-        match fault {
-            Fault::Corrupt(corruption) => ReadError::Corrupt(corruption),
-            Fault::Absent(absent) => ReadError::Absent(absent),
-        }
-    }
-}
 
 /// Why a store refuses everything from now on.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,11 +10,12 @@ use std::sync::Arc;
 
 use futures::future::try_join_all;
 
-use crate::error::{Absent, ReadError};
+use crate::error::ReadError;
 use crate::follow::ahead::Ahead;
 use crate::follow::contents::{runs, within};
 use crate::follow::error::FollowError;
 use crate::follow::snapshot::Snapshot;
+use crate::sstable::fault::Absent;
 use crate::view::{Iter, KeyValue, View};
 
 /// Bytes of rows between two looks at what to ask for next.

@@ -9,12 +9,13 @@ use bytes::Bytes;
 use futures::future::try_join_all;
 
 use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointOptions, Checkpoints};
-use crate::error::{Absent, ReadError, StorageError};
+use crate::error::{ReadError, StorageError};
 use crate::follow::contents::{Contents, runs};
 use crate::follow::error::FollowError;
 use crate::follow::fetch::Fetcher;
 use crate::follow::scan::SnapshotScan;
 use crate::manifest::{ManifestInfo, publish};
+use crate::sstable::fault::Absent;
 use crate::view::View;
 
 /// Everything as one manifest shows it. It does not change, however long it is held; see [`Follower`](crate::Follower) for

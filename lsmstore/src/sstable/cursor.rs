@@ -7,9 +7,10 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use crate::error::{Corruption, Fault};
+use crate::error::Corruption;
 use crate::key;
 use crate::sstable::block::Block;
+use crate::sstable::fault::Fault;
 use crate::sstable::read::{Table, seek_restart_number};
 
 /// Tables whose user keys ascend without overlap.

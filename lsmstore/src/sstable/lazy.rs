@@ -9,10 +9,11 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::error::{Absent, Corruption, Fault};
+use crate::error::Corruption;
 use crate::ranges::Ranges;
 use crate::sstable::TableId;
 use crate::sstable::block::{Block, Handle};
+use crate::sstable::fault::{Absent, Fault};
 use crate::sstable::layout::Layout;
 
 /// Memory that is counted until it is dropped.

@@ -19,6 +19,7 @@
 
 pub(crate) mod block;
 pub(crate) mod cursor;
+pub(crate) mod fault;
 pub(crate) mod filter;
 pub(crate) mod footer;
 pub(crate) mod layout;

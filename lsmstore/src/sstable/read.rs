@@ -12,13 +12,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use kriya_region::Region;
 
 use crate::env::Env;
-use crate::error::{Corruption, Fault};
+use crate::error::Corruption;
 use crate::in_use::Held;
 use crate::key::{self, sequence_of};
 use crate::memtable::Version;
 use crate::prefetch::{LINE, prefetch};
 use crate::ranges::Ranges;
 use crate::sstable::block::{self, Block, Piece, RAW};
+use crate::sstable::fault::Fault;
 use crate::sstable::layout::Layout;
 use crate::sstable::lazy::Lazy;
 use crate::sstable::{TableRef, filter};

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::error::Fault;
 use crate::memtable::Memtable;
 use crate::sstable::cursor::Run;
+use crate::sstable::fault::Fault;
 use crate::sstable::read::Table;
 use crate::view::View;
 

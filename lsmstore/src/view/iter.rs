@@ -7,10 +7,11 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use crate::error::{Corruption, Fault, ReadError};
+use crate::error::{Corruption, ReadError};
 use crate::key::{self, PUT, kind_of, newest_at, sequence_of};
 use crate::memtable;
 use crate::sstable::cursor::{RunCursor, ValueAt};
+use crate::sstable::fault::Fault;
 use crate::view::View;
 use crate::view::cover::Covers;
 
