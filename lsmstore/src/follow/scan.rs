@@ -1,7 +1,7 @@
 //! A walk through a snapshot in one direction, which waits for what it needs and has asked for what it will need.
 //!
 //! The walk itself is that of a view ([`Iter`]). What is not at hand ends it; when it has come, the walk begins again behind
-//! the last key. It is on the view with which it began until it has to wait, or until another one, that holds less, has taken
+//! the last key that it came by, shown or deleted. It is on the view with which it began until it has to wait, or until another one, that holds less, has taken
 //! its place: so a scan of any length keeps no more in memory than the budget and what was asked for ahead.
 
 use std::fmt::{self, Debug, Formatter};
@@ -30,9 +30,11 @@ pub struct SnapshotScan {
     /// The view of the contents that `walk` is on.
     base: Arc<View>,
     walk: Option<(Arc<View>, Iter)>,
-    /// The last key that was returned, if one was.
+    /// The last key that was returned or found deleted, if one was.
     last: Vec<u8>,
     begun: bool,
+    /// It is not known yet whether `last` is deleted.
+    undecided: bool,
     ended: bool,
     /// Something was waited for on the view of the walk, which is kept until a key is found: each attempt, after an error or
     /// by somebody who had stopped waiting, finds more than the one before.
@@ -60,6 +62,7 @@ impl SnapshotScan {
             walk: None,
             last: Vec::new(),
             begun: false,
+            undecided: false,
             ended: false,
             waiting: false,
             ahead,
@@ -108,6 +111,7 @@ impl SnapshotScan {
             }
             Err(_) => {
                 // What went wrong is found again; where the runs stood is still known.
+                self.come_by();
                 self.look_ahead();
                 false
             }
@@ -142,6 +146,20 @@ impl SnapshotScan {
                     return Ok(());
                 }
                 Err(ReadError::Absent(absent)) => {
+                    if self.come_by() {
+                        let table = self.snapshot.contents.table(&self.base, absent.table);
+                        let lazy = table.and_then(|table| Some((table, table.lazy()?)));
+                        let handle = lazy.zip(absent.block).and_then(|((table, lazy), n)| lazy.handle(table.name(), n));
+                        self.walked += handle.and_then(Result::ok).map_or(0, |handle| handle.len as usize);
+                        if !self.inside(&self.last) {
+                            self.ended = true;
+                            return Ok(());
+                        }
+                        // It goes on from there on the newest view.
+                        self.look_ahead();
+                        self.leave_old();
+                        self.waiting = false;
+                    }
                     self.wait_for(absent).await?;
                 }
                 Err(error) => {
@@ -157,21 +175,37 @@ impl SnapshotScan {
         self.waiting = false;
         let Some((_, iter)) = &self.walk else { return };
         let key = iter.key();
-        let inside = match (self.forward, &self.from, &self.to) {
-            (true, _, Bound::Included(to)) => *key <= to[..],
-            (true, _, Bound::Excluded(to)) => *key < to[..],
-            (false, Bound::Included(from), _) => *key >= from[..],
-            (false, Bound::Excluded(from), _) => *key > from[..],
-            _ => true,
-        };
-        if !standing || !inside {
+        if !standing || !self.inside(key) {
             self.ended = true;
             return;
         }
         self.walked += key.len() + iter.value().len();
         self.last.clear();
         self.last.extend_from_slice(key);
-        self.begun = true;
+        (self.begun, self.undecided) = (true, false);
+    }
+
+    /// Whether the walk has not left the range at a key.
+    fn inside(&self, key: &[u8]) -> bool {
+        match (self.forward, &self.from, &self.to) {
+            (true, _, Bound::Included(to)) => *key <= to[..],
+            (true, _, Bound::Excluded(to)) => *key < to[..],
+            (false, Bound::Included(from), _) => *key >= from[..],
+            (false, Bound::Excluded(from), _) => *key > from[..],
+            _ => true,
+        }
+    }
+
+    /// Takes note of how far a move came that failed. Whether that is farther than it was.
+    fn come_by(&mut self) -> bool {
+        let Some((key, decided)) = self.walk.as_ref().and_then(|(_, iter)| iter.reached()) else { return false };
+        if self.begun && self.last == key && self.undecided != decided {
+            return false;
+        }
+        self.last.clear();
+        self.last.extend_from_slice(key);
+        (self.begun, self.undecided) = (true, !decided);
+        true
     }
 
     /// A walk on the newest view, unless one has waited for something on the view that there is.
@@ -192,6 +226,8 @@ impl SnapshotScan {
     fn seek(&mut self) -> Result<bool, ReadError> {
         let Some((_, iter)) = &mut self.walk else { return Ok(false) };
         match (self.forward, self.begun) {
+            (true, true) if self.undecided => iter.seek(&self.last),
+            (false, true) if self.undecided => iter.seek_for_prev(&self.last),
             (true, true) => iter.seek(&crate::ranges::behind(&self.last)),
             (false, true) => iter.seek_below(&self.last),
             (true, false) => match &self.from {

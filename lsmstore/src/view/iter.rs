@@ -90,6 +90,8 @@ pub struct Iter {
     forward: bool,
     valid: bool,
     key: Vec<u8>,
+    /// The last move came by `key` without standing on it; whether that is decided, so that it goes on behind it.
+    passed: Option<bool>,
     source: u32,
     place: Place,
 }
@@ -116,6 +118,7 @@ impl Iter {
             forward: true,
             valid: false,
             key: Vec::new(),
+            passed: None,
             source: 0,
             place: Place::Node(0),
         }
@@ -127,6 +130,12 @@ impl Iter {
             Source::Memtable(_) => None,
             Source::Run(cursor) => Some(cursor.place()),
         })
+    }
+
+    /// How far the last move had come when it failed: a key that it came by, and whether it goes on behind that, or has to
+    /// look at it again. None if it had not come by any.
+    pub(crate) fn reached(&self) -> Option<(&[u8], bool)> {
+        self.passed.filter(|_| !self.valid).map(|decided| (&self.key[..], decided))
     }
 
     /// The sequence number it reads at.
@@ -242,6 +251,7 @@ impl Iter {
         mut seek: impl FnMut(&mut Source) -> Result<(), Fault>,
     ) -> Result<(), ReadError> {
         self.valid = false;
+        self.passed = None;
         self.forward = forward;
         self.heap.clear();
         for (number, source) in self.sources.iter_mut().enumerate() {
@@ -295,11 +305,13 @@ impl Iter {
     /// To the next key with a readable value, from the root on; passes over versions of the current key if told to.
     fn settle_forward(&mut self, mut pass: bool) -> Result<bool, ReadError> {
         self.valid = false;
+        self.passed = None;
         while let Some(&root) = self.heap.first() {
             let (key, tag) = self.sources[root as usize].entry()?;
             if sequence_of(tag) <= self.sequence && !(pass && key == self.key) {
                 self.key.clear();
                 self.key.extend_from_slice(key);
+                self.passed = Some(false);
                 if self.shows(tag)? {
                     self.source = root;
                     self.place = self.sources[root as usize].place();
@@ -307,6 +319,7 @@ impl Iter {
                     return Ok(true);
                 }
                 pass = true;
+                self.passed = Some(true);
             }
             self.advance()?;
         }
@@ -316,6 +329,7 @@ impl Iter {
     /// To the next key going backward: its newest readable version is the last one met.
     fn settle_backward(&mut self) -> Result<bool, ReadError> {
         self.valid = false;
+        self.passed = None;
         let mut best: Option<(u64, u32, Place)> = None;
         while let Some(&root) = self.heap.first() {
             let (key, tag) = self.sources[root as usize].entry()?;
@@ -332,6 +346,7 @@ impl Iter {
                 if best.is_none() {
                     self.key.clear();
                     self.key.extend_from_slice(key);
+                    self.passed = Some(false);
                 }
                 best = Some((tag, root, self.sources[root as usize].place()));
             }

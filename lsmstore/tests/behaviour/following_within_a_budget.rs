@@ -78,6 +78,38 @@ async fn scans_and_gets_of_much_more_than_the_budget_keep_to_it() {
 }
 
 #[tokio::test]
+async fn a_long_deleted_stretch_is_passed_within_the_budget_and_asked_for_once() {
+    let fixture = Fixture::new();
+    let store = large(&fixture).await;
+    let mut batch = Batch::new();
+    batch.delete_range(&key(10), &key(KEYS - 10));
+    store.apply(&batch).unwrap();
+    store.flush().await.unwrap();
+    for forward in [true, false] {
+        let follower = follow_with(&fixture, FollowerConfig::new("test").cache_bytes(BUDGET)).await;
+        let opened = follower.requests().total();
+        let scan = follower.snapshot().scan(..);
+        let mut scan = if forward { scan } else { scan.reverse() };
+        let (mut count, mut most) = (0, 0);
+        loop {
+            let mut next = std::pin::pin!(scan.next());
+            let found = std::future::poll_fn(|context| {
+                most = most.max(follower.cached_bytes());
+                next.as_mut().poll(context).map(|found| found.unwrap().is_some())
+            });
+            if !found.await {
+                break;
+            }
+            count += 1;
+        }
+        assert_eq!(count, 20);
+        assert!(most <= BUDGET + BUDGET / 5, "{most} bytes");
+        let asked = follower.requests().total() - opened;
+        assert!(asked < 1_000, "{asked} requests");
+    }
+}
+
+#[tokio::test]
 async fn a_budget_smaller_than_one_block_delays_and_does_not_lie() {
     let fixture = Fixture::new();
     let store = large(&fixture).await;
