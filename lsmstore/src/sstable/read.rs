@@ -197,6 +197,12 @@ impl Table {
         Ok(filter::may_hold(bytes.get(layout.filter.0..layout.filter.1).unwrap_or(&[]), hash))
     }
 
+    /// Whether it is at hand that there are no versions of a key with this hash.
+    #[inline]
+    pub(crate) fn rules_out(&self, hash: u64) -> bool {
+        matches!(self.may_hold(hash), Ok(false))
+    }
+
     /// Asks for the memory that [`Table::may_hold`] will read: seldom at hand, and other tables are asked as well.
     #[inline]
     pub(crate) fn prefetch_filter(&self, hash: u64) {

@@ -31,6 +31,14 @@ use crate::sstable::cursor::Run;
 use crate::sstable::read::Table;
 use crate::sstable::{TableId, TableRef};
 
+/// Levels below L0 whose tables are looked up before the first of them is read.
+const LEVELS: usize = 6;
+
+/// The only table of a run that may hold a key.
+fn table_of<'a>(run: &'a Run, key: &[u8]) -> Option<&'a Arc<Table>> {
+    run.get(run.partition_point(|table| table.info.max_key[..] < *key))
+}
+
 /// Everything readable at one moment; see the module's documentation.
 #[derive(Debug)]
 pub struct View {
@@ -96,14 +104,17 @@ impl View {
         }
         if best.is_none() || newest(&best) < Some(self.table_sequence) {
             let hash = key::hash(key);
+            let mut deeper = [None; LEVELS];
+            deeper.iter_mut().zip(&self.levels).for_each(|(table, run)| *table = table_of(run, key));
+            let deepest = self.levels.iter().skip(LEVELS).filter_map(|run| table_of(run, key));
+            let tables = self.l0.iter().flat_map(|run| run.first()).chain(deeper.into_iter().flatten()).chain(deepest);
             // One table's filter says nothing of another's: all are asked for before the first is read.
-            self.l0.iter().flat_map(|run| run.first()).for_each(|table| table.prefetch_filter(hash));
-            for run in self.l0.iter().chain(&self.levels) {
-                let at = if run.len() == 1 { 0 } else { run.partition_point(|table| table.info.max_key[..] < *key) };
-                let Some(table) = run.get(at) else { continue };
+            tables.clone().for_each(|table| table.prefetch_filter(hash));
+            for table in tables {
                 let info = &table.info;
                 if newest(&best).is_some_and(|found| found >= info.max_sequence)
                     || info.min_sequence > sequence
+                    || (info.ranges == 0 && table.rules_out(hash))
                     || *key < info.min_key[..]
                     || *key > info.max_key[..]
                 {
