@@ -1,6 +1,5 @@
 //! A table's file, as an object (compressed blocks) or a mirror (raw ones), read whole.
 
-use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
 
@@ -148,10 +147,7 @@ impl TableFile {
     fn block(&self, n: usize) -> Result<Vec<TableEntry>, Corruption> {
         let (_, handle) = self.place(n)?;
         let (payload, codec) = block::verified(&self.name, self.id, &self.bytes[..], handle)?;
-        let payload: Cow<'_, [u8]> = match codec {
-            block::RAW => Cow::Borrowed(payload),
-            codec => Cow::Owned(raw(&self.name, handle.offset, payload, codec)?),
-        };
+        let payload = raw(&self.name, handle.offset, payload, codec)?;
         let bad = |what: &str| Corruption::new(&self.name[..], handle.offset, what);
         let block = Block::new(&payload).ok_or_else(|| bad("the tail of a block makes no sense"))?;
         let (mut at, mut key, mut entries) = (0, Vec::new(), Vec::new());

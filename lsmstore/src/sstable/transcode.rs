@@ -3,7 +3,11 @@
 //! Both directions are one walk over the index: read a block, check it, write it in the other codec. Separators, filter
 //! and properties are taken over; offsets, and so checksums, are new. The result depends on the input alone.
 
-use std::io::Read;
+use std::borrow::Cow;
+use std::cell::RefCell;
+
+use zstd::bulk::Compressor;
+use zstd::zstd_safe::{self, DCtx, InBuffer, OutBuffer, ResetDirective, compress_bound};
 
 use crate::error::Corruption;
 use crate::sstable::block::{self, Block, RAW, ZSTD};
@@ -12,7 +16,7 @@ use crate::sstable::write::{Frames, IndexBuilder, Sink};
 use crate::sstable::{TableId, TableRef};
 
 /// Largest raw block: one version of the largest key and value. Bounds what a compressed block may grow to.
-const MAX_RAW: u64 = (crate::key::MAX_VALUE_BYTES + crate::key::MAX_KEY_BYTES + (32 << 20)) as u64;
+const MAX_RAW: usize = crate::key::MAX_VALUE_BYTES + crate::key::MAX_KEY_BYTES + (32 << 20);
 
 /// Why a table could not be transcoded.
 #[derive(Debug)]
@@ -33,21 +37,41 @@ impl From<std::io::Error> for TranscodeError {
     }
 }
 
-/// The payload of a block, decompressed.
-pub(crate) fn raw(name: &str, at: u64, payload: &[u8], codec: u8) -> Result<Vec<u8>, Corruption> {
-    match codec {
-        RAW => Ok(payload.to_vec()),
-        ZSTD => {
-            // Streamed, so that memory grows with what comes out and not with what a header claims.
-            let mut out = Vec::with_capacity((payload.len() * 4).min(1 << 20));
-            let decoder = zstd::stream::read::Decoder::with_buffer(payload);
-            decoder
-                .and_then(|decoder| decoder.take(MAX_RAW + 1).read_to_end(&mut out))
-                .map_err(|error| Corruption::new(name, at, format!("a block cannot be decompressed: {error}")))?;
-            if out.len() as u64 > MAX_RAW {
-                return Err(Corruption::new(name, at, format!("a block has over {MAX_RAW} bytes")));
+thread_local! {
+    /// To make one takes about as long as to decompress a small block.
+    static CONTEXT: RefCell<DCtx<'static>> = RefCell::new(DCtx::create());
+}
+
+/// Decompresses one frame. Streamed, so that memory grows with what comes out and not with what a header claims.
+fn inflate(payload: &[u8]) -> Result<Vec<u8>, String> {
+    let failed = |code| zstd_safe::get_error_name(code).to_owned();
+    CONTEXT.with_borrow_mut(|context| {
+        context.reset(ResetDirective::SessionOnly).map_err(failed)?;
+        let mut input = InBuffer::around(payload);
+        let mut out = Vec::with_capacity((payload.len() * 4).min(1 << 20));
+        loop {
+            let begin = out.len();
+            let left = context.decompress_stream(&mut OutBuffer::around_pos(&mut out, begin), &mut input);
+            match left.map_err(failed)? {
+                0 if input.pos == payload.len() => return Ok(out),
+                0 => return Err("there is something behind its end".into()),
+                _ if out.len() < out.capacity() => return Err("it has no end".into()),
+                _ if out.len() >= MAX_RAW => return Err(format!("it has over {MAX_RAW} bytes")),
+                _ => out.reserve_exact(out.len().max(1 << 10).min(MAX_RAW - out.len())),
             }
-            Ok(out)
+        }
+    })
+}
+
+/// The payload of a block, decompressed.
+pub(crate) fn raw<'a>(name: &str, at: u64, payload: &'a [u8], codec: u8) -> Result<Cow<'a, [u8]>, Corruption> {
+    match codec {
+        RAW => Ok(Cow::Borrowed(payload)),
+        ZSTD => {
+            let out = inflate(payload);
+            let out =
+                out.map_err(|error| Corruption::new(name, at, format!("a block cannot be decompressed: {error}")));
+            out.map(Cow::Owned)
         }
         other => Err(Corruption::new(name, at, format!("codec {other} is not supported yet"))),
     }
@@ -89,18 +113,18 @@ fn transcode(
     let layout = Layout::read(name, id, file)?;
     let mut frames = Frames::new(id, sink);
     let mut index = IndexBuilder::default();
+    let (mut compressor, mut packed) = (level.map(Compressor::new).transpose()?, Vec::new());
     for n in 0..layout.blocks {
         let (separator, handle) = layout.block(file, n).ok_or_else(|| index_bad(name, &layout))?;
         let (payload, codec) = block::verified(name, id, file, handle)?;
         let payload = raw(name, handle.offset, payload, codec)?;
-        let packed = match level {
-            Some(level) => Some(zstd::bulk::compress(&payload, level)?),
-            None => None,
-        };
-        let written = match packed {
-            Some(packed) if packed.len() < payload.len() / 10 * 9 => frames.put(&packed, ZSTD)?,
-            _ => frames.put(&payload, RAW)?,
-        };
+        packed.clear();
+        if let Some(compressor) = &mut compressor {
+            packed.reserve(compress_bound(payload.len()));
+            compressor.compress_to_buffer(&payload[..], &mut packed)?;
+        }
+        let smaller = compressor.is_some() && packed.len() < payload.len() / 10 * 9;
+        let written = if smaller { frames.put(&packed, ZSTD)? } else { frames.put(&payload, RAW)? };
         index.add(separator, written);
     }
     let filter = &file[layout.filter.0..layout.filter.1];
