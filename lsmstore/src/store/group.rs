@@ -93,18 +93,44 @@ impl Store {
             !std::mem::replace(&mut queue.leader, true)
         };
         if lead {
-            let inner = Arc::clone(&self.inner);
-            self.inner.env.reactor().spawn_blocking(Box::new(move || inner.lead()));
+            let leader = Leader { inner: Arc::clone(&self.inner), orderly: false };
+            self.inner.env.reactor().spawn_blocking(Box::new(move || leader.lead()));
         }
-        let answer = answered.await.unwrap_or_else(|_| {
-            let what = "the job that writes the log ended without an answer".to_owned();
-            Err(self.inner.poison(Unusable::Poisoned { what }).into())
-        });
+        let answer = answered.await.unwrap_or_else(|_| Err(self.inner.lost("writes the log").into()));
         self.inner.noted(answer)
     }
 }
 
+/// The job that writes the log. If it is lost, on its way or by a panic, nobody waits for ever.
+struct Leader {
+    inner: Arc<Inner>,
+    orderly: bool,
+}
+
+impl Drop for Leader {
+    fn drop(&mut self) {
+        let Some(group) = self.inner.group.as_ref().filter(|_| !self.orderly) else { return };
+        let why = self.inner.lost("writes the log");
+        let mut queue = lock(&group.queue);
+        queue.leader = false;
+        // Whoever does not wait any more needs no answer.
+        queue.waiting.drain(..).for_each(|waiting| drop(waiting.answer.send(Err(why.clone().into()))));
+    }
+}
+
+impl Leader {
+    fn lead(mut self) {
+        self.inner.lead();
+        self.orderly = true;
+    }
+}
+
 impl Inner {
+    /// A job that others depend on ended without a result (a panic, or the runtime is shut down).
+    pub(super) fn lost(&self, job: &str) -> Unusable {
+        self.poison(Unusable::Poisoned { what: format!("the job that {job} ended without an answer") })
+    }
+
     /// Writes groups until nobody waits.
     fn lead(self: &Arc<Inner>) {
         let Some(group) = &self.group else { return };

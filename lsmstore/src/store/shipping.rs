@@ -14,7 +14,7 @@
 //! * Who finds another's object in a number of his own is fenced, see [`remote`](crate::wal::remote).
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -46,6 +46,8 @@ struct State {
     waiting: Vec<(Answer, Applied)>,
     /// Oldest first, without gaps.
     sealed: VecDeque<Sealed>,
+    /// Bytes of the sealed ones.
+    sealed_bytes: u64,
     on_their_way: usize,
 }
 
@@ -63,13 +65,13 @@ impl Shipping {
     pub(super) fn new(store: Uuid, epoch: u64) -> Shipping {
         let open = Piece::new(Segment { store, epoch, slot: 1, nonce: Uuid::nil() });
         let (waiting, sealed) = (Vec::new(), VecDeque::new());
-        Shipping(Mutex::new(State { open, waiting, sealed, on_their_way: 0 }))
+        Shipping(Mutex::new(State { open, waiting, sealed, sealed_bytes: 0, on_their_way: 0 }))
     }
 }
 
 impl State {
     fn bytes(&self) -> u64 {
-        self.sealed.iter().map(|piece| piece.bytes.len() as u64).sum::<u64>() + self.open.len() as u64
+        self.sealed_bytes + self.open.len() as u64
     }
 
     /// Seals the open piece, if anything is in it. Its number is that of the next object.
@@ -83,7 +85,9 @@ impl State {
         let mut piece = std::mem::replace(&mut self.open, next);
         piece.name(nonce);
         let (number, waiting) = (segment.slot, std::mem::take(&mut self.waiting));
-        self.sealed.push_back(Sealed { number, nonce, bytes: piece.finish(), waiting, begun: false, done: false });
+        let bytes = piece.finish();
+        self.sealed_bytes += bytes.len() as u64;
+        self.sealed.push_back(Sealed { number, nonce, bytes, waiting, begun: false, done: false });
         Ok(())
     }
 
@@ -112,8 +116,9 @@ impl State {
 
     /// Answers those who wait for what is done.
     fn answer(&mut self) {
-        while self.sealed.front().is_some_and(|piece| piece.done) {
-            for (answer, applied) in self.sealed.pop_front().into_iter().flat_map(|piece| piece.waiting) {
+        while let Some(piece) = self.sealed.pop_front_if(|piece| piece.done) {
+            self.sealed_bytes -= piece.bytes.len() as u64;
+            for (answer, applied) in piece.waiting {
                 // Whoever does not wait any more needs no answer.
                 let _ = answer.send(Ok(applied));
             }
@@ -124,6 +129,39 @@ impl State {
         let sealed = self.sealed.iter_mut().flat_map(|piece| piece.waiting.drain(..));
         for (answer, _) in sealed.chain(self.waiting.drain(..)) {
             let _ = answer.send(Err(WriteError::Unusable(why.clone())));
+        }
+    }
+}
+
+/// The job that sends a piece. If it is lost, nobody waits for ever.
+struct Sender {
+    inner: Weak<Inner>,
+    number: u64,
+    nonce: Uuid,
+    sent: bool,
+}
+
+impl Sender {
+    async fn send(mut self, bytes: Bytes) {
+        let mut pause = SHORTEST;
+        // A store that is gone has nobody who waits.
+        while let Some(inner) = self.inner.upgrade() {
+            self.sent = inner.put_piece(self.number, self.nonce, &bytes).await;
+            if self.sent {
+                return inner.ship_what_is_due();
+            }
+            let over = inner.env.reactor().sleep(pause);
+            drop(inner);
+            over.await;
+            pause = (pause * 2).min(LONGEST);
+        }
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        if let Some(inner) = self.inner.upgrade().filter(|_| !self.sent) {
+            inner.refuse_shipping(&inner.lost("sends the log"));
         }
     }
 }
@@ -174,20 +212,8 @@ impl Inner {
         };
         drop(state);
         for (number, nonce, bytes) in due {
-            let inner = Arc::downgrade(self);
-            self.env.reactor().spawn(Box::pin(async move {
-                let mut pause = SHORTEST;
-                // A store that is gone has nobody who waits.
-                while let Some(inner) = inner.upgrade() {
-                    if inner.put_piece(number, nonce, &bytes).await {
-                        return inner.ship_what_is_due();
-                    }
-                    let over = inner.env.reactor().sleep(pause);
-                    drop(inner);
-                    over.await;
-                    pause = (pause * 2).min(LONGEST);
-                }
-            }));
+            let sender = Sender { inner: Arc::downgrade(self), number, nonce, sent: false };
+            self.env.reactor().spawn(Box::pin(sender.send(bytes)));
         }
     }
 

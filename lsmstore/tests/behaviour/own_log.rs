@@ -212,3 +212,26 @@ async fn apply_is_refused_where_the_store_keeps_its_log_and_write_where_it_does_
     assert!(matches!(store.write(Batch::new(), Durability::Local).await, Err(WriteError::WrongLog { .. })));
     store.write(puts(&[("a", "1")]), Durability::Memory).await.unwrap();
 }
+
+#[test]
+fn a_runtime_that_ends_under_a_store_leaves_nobody_waiting() {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (first, second) = (runtime(), runtime());
+    let fixture = Fixture::new();
+    let store = first.block_on(fixture.open_own(fixture.config().remote_log(true))).unwrap();
+    first.block_on(store.write(puts(&[("a", "1")]), Durability::Remote)).unwrap();
+    first.shutdown_background();
+    // The job that wrote the first may take another, but then it ends.
+    for durability in [Durability::Local, Durability::Remote] {
+        let refused = async {
+            while let Ok(applied) = store.write(puts(&[("b", "2")]), durability).await {
+                assert!(applied.last < 100, "it goes on without its runtime");
+            }
+        };
+        let refused = async { tokio::time::timeout(std::time::Duration::from_secs(20), refused).await };
+        second.block_on(refused).expect("it waits for ever");
+    }
+    drop(store);
+    let store = second.block_on(fixture.open_own(fixture.config().remote_log(true))).unwrap();
+    assert_eq!(get(&store, "a").as_deref(), Some("1"));
+}
