@@ -53,7 +53,8 @@ impl Names {
     }
 
     fn name(&self, rest: &str) -> Path {
-        if self.prefix.as_ref().is_empty() { Path::from(rest) } else { Path::from(format!("{}/{rest}", self.prefix)) }
+        // What is special in the prefix is escaped already, and once.
+        self.prefix.parts().chain(Path::from(rest).parts()).collect()
     }
 
     /// The prefix, if there is one.
@@ -187,7 +188,7 @@ pub(crate) async fn create(
         operation: "create-if-absent".into(),
         implementer: objects.to_string(),
     });
-    Err(StorageError::Object { what: format!("creating {path}: said to exist {ATTEMPTS} times, never found"), source })
+    Err(StorageError::object(format!("creating {path}: said to exist {ATTEMPTS} times, never found"))(source))
 }
 
 /// The bytes of an object, none if it is not there.
