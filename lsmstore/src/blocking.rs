@@ -23,10 +23,9 @@
 //! # }
 //! ```
 
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 
 use object_store::ObjectStore;
-use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinHandle;
 
 use crate::batch::Batch;
@@ -34,6 +33,7 @@ use crate::config::Config;
 use crate::env::{JobLost, SystemEnv};
 use crate::error::{FlushError, OpenError, ReadError, StorageError, Unusable, WriteError};
 use crate::log::LogChoice;
+use crate::runtime::Own;
 use crate::store::upkeep::Stop;
 use crate::store::{Applied, Durability, FlushOptions, Flushed, KeepAll, Stats, Store};
 use crate::view::Scan;
@@ -45,42 +45,6 @@ pub struct Blocking {
     upkeep: JoinHandle<()>,
     stop: Arc<Stop>,
     runtime: Own,
-}
-
-/// A runtime that may be dropped anywhere, also on a thread of another runtime.
-#[derive(Debug)]
-struct Own {
-    handle: Handle,
-    /// There until it is dropped.
-    runtime: Option<Runtime>,
-}
-
-impl Own {
-    fn new() -> std::io::Result<Own> {
-        let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("lsmstore").enable_all().build()?;
-        Ok(Own { handle: runtime.handle().clone(), runtime: Some(runtime) })
-    }
-
-    /// Runs a job there and waits for it, without any runtime's help.
-    fn run<T: Send + 'static>(&self, job: impl Future<Output = T> + Send + 'static) -> Result<T, JobLost> {
-        let (send, receive) = mpsc::sync_channel(1);
-        self.handle.spawn(async move { drop(send.send(job.await)) });
-        receive.recv().map_err(|_| JobLost)
-    }
-}
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        let Some(runtime) = self.runtime.take() else { return };
-        // Waiting for its threads is refused on those of a runtime, so somebody else does.
-        let (hand_over, handed) = mpsc::sync_channel::<Runtime>(1);
-        let ending = std::thread::Builder::new().spawn(move || drop(handed.recv()));
-        match (ending, hand_over.send(runtime)) {
-            (Ok(ending), Ok(())) => drop(ending.join()),
-            (_, Err(mpsc::SendError(runtime))) => runtime.shutdown_background(),
-            (Err(_), Ok(())) => {}
-        }
-    }
 }
 
 fn lost(_: JobLost) -> Unusable {
@@ -109,10 +73,10 @@ impl Blocking {
         O: Future<Output = Result<Store, OpenError>> + Send + 'static,
     {
         let runtime = Own::new().map_err(StorageError::local("threads"))?;
-        let env = Arc::new(SystemEnv::on(runtime.handle.clone()));
+        let env = runtime.env();
         let store = runtime.run(open(env)).map_err(StorageError::from)??;
         let stop = Arc::new(Stop::default());
-        let upkeep = runtime.handle.spawn(store.upkeep_until(Arc::new(KeepAll), Arc::clone(&stop)));
+        let upkeep = runtime.spawn(store.upkeep_until(Arc::new(KeepAll), Arc::clone(&stop)));
         Ok(Blocking { store, upkeep, stop, runtime })
     }
 

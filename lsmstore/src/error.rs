@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt::{self, Display, Formatter};
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
@@ -310,7 +311,7 @@ sources!(WriteError {
 });
 
 /// Something that the object store or the local disk refused, or that was found damaged there.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum StorageError {
     /// The object store failed.
@@ -318,14 +319,14 @@ pub enum StorageError {
         /// What was being done, with the object's name.
         what: String,
         /// Its answer.
-        source: object_store::Error,
+        source: Arc<object_store::Error>,
     },
     /// The local disk failed.
     Local {
         /// The file or folder.
         path: PathBuf,
         /// The system's answer.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// Damaged bytes.
     Corrupt(Corruption),
@@ -341,12 +342,12 @@ pub enum StorageError {
 impl StorageError {
     pub(crate) fn local(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> StorageError {
         let path = path.into();
-        move |source| StorageError::Local { path, source }
+        move |source| StorageError::Local { path, source: Arc::new(source) }
     }
 
     pub(crate) fn object(what: impl Into<String>) -> impl FnOnce(object_store::Error) -> StorageError {
         let what = what.into();
-        move |source| StorageError::Object { what, source }
+        move |source| StorageError::Object { what, source: Arc::new(source) }
     }
 }
 
@@ -373,8 +374,8 @@ impl Display for StorageError {
 impl Error for StorageError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            StorageError::Object { source, .. } => Some(source),
-            StorageError::Local { source, .. } => Some(source),
+            StorageError::Object { source, .. } => Some(&**source),
+            StorageError::Local { source, .. } => Some(&**source),
             StorageError::Corrupt(source) => Some(source),
             StorageError::Missing { .. } | StorageError::JobLost => None,
         }

@@ -73,6 +73,7 @@ mod prefetch;
 mod probe;
 mod ranges;
 mod reactor;
+mod runtime;
 #[cfg(feature = "s3")]
 mod s3;
 mod sstable;
@@ -99,7 +100,9 @@ pub use env::{Env, EnvFile, SystemEnv};
 pub use error::{
     BatchError, Corruption, FlushError, LogError, OpenError, ReadError, StorageError, Unusable, ViewError, WriteError,
 };
-pub use follow::{FollowError, Follower, FollowerConfig, Snapshot, SnapshotScan, Staleness};
+pub use follow::{
+    BlockingFollower, BlockingScan, FollowError, Follower, FollowerConfig, Snapshot, SnapshotScan, Staleness,
+};
 pub use gc::{Garbage, GcError, GcKind, GcOptions, GcReport, Kept, KeptBecause, garbage};
 pub use in_use::{Held, InUse};
 pub use key::{MAX_KEY_BYTES, MAX_SEQUENCE, MAX_VALUE_BYTES};

@@ -108,7 +108,7 @@ impl Mirror {
             let mut writer = TableWriter::new(id, self.block_bytes, sink);
             let built = fill(&mut writer).and_then(|()| writer.finish());
             built.map_err(|error| match error {
-                TableWriteError::Io(source) => StorageError::Local { path: path.clone(), source },
+                TableWriteError::Io(error) => StorageError::local(&path)(error),
                 TableWriteError::Order(corruption) => StorageError::Corrupt(corruption),
             })
         })?;
@@ -154,7 +154,7 @@ impl Mirror {
             mirror.write(&path, |sink| match mirror_of(name.as_ref(), &info, &object, sink) {
                 Ok(()) => Ok(Some(())),
                 Err(TranscodeError::Corrupt(corruption)) => Err(StorageError::Corrupt(corruption)),
-                Err(TranscodeError::Io(source)) => Err(StorageError::Local { path: path.clone(), source }),
+                Err(TranscodeError::Io(error)) => Err(StorageError::local(&path)(error)),
             })?;
             Ok(Arc::new(mirror.open(&info, true)?))
         })

@@ -1,16 +1,18 @@
 //! Brings parts of tables into memory: ranges of their objects, each asked for once however many wait for it, verified and
 //! decompressed before anybody sees them.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::future::try_join_all;
+use futures::FutureExt;
+use futures::future::{join_all, try_join_all};
 use object_store::ObjectStore;
 
 use crate::env::{Env, blocking};
 use crate::error::{Corruption, StorageError};
-use crate::follow::flights::{Flights, landed};
+use crate::follow::flights::Flights;
 use crate::follow::parts::Parts;
 use crate::follow::shelf::Shelf;
 use crate::metrics::counters::Reads;
@@ -37,8 +39,8 @@ pub(super) struct Fetcher {
     pub(super) requests: Arc<RequestCounters>,
     pub(super) reads: Arc<Reads>,
     pub(super) shelf: Shelf,
-    pub(super) parts: Option<Parts>,
-    pub(super) flights: Flights<Unit>,
+    pub(super) parts: Option<Arc<Parts>>,
+    pub(super) flights: Flights<Unit, ()>,
     /// Bytes of objects that a scan may ask for ahead.
     pub(super) read_ahead: u64,
 }
@@ -54,7 +56,7 @@ impl Fetcher {
     async fn bytes(&self, table: &Table, range: Range<u64>) -> Result<Bytes, StorageError> {
         let path = self.names.table(table.info.id);
         match &self.parts {
-            Some(parts) => parts.get(&*self.objects, &*self.env, table, &path, range).await,
+            Some(parts) => parts.get(&self.objects, &self.env, table, &path, range).await,
             None => object::get_range(&*self.objects, &path, range).await,
         }
     }
@@ -94,54 +96,60 @@ impl Fetcher {
     }
 
     /// Makes sure that the meta blocks of a table are there.
-    pub(super) async fn meta(&self, table: &Arc<Table>) -> Result<(), StorageError> {
+    pub(super) async fn meta(self: &Arc<Fetcher>, table: &Arc<Table>) -> Result<(), StorageError> {
         let lazy = lazy(table)?;
         let id = table.info.id;
         loop {
             if lazy.meta().is_some() {
                 return Ok(());
             }
-            let current = self.shelf.current(id);
-            if let Some(meta) = current.as_ref().and_then(|current| current.lazy()?.meta()) {
+            if let Some(meta) = self.shelf.current(id).as_ref().and_then(|current| current.lazy()?.meta()) {
                 lazy.open(Arc::clone(meta));
                 return Ok(());
             }
-            let (claim, other) = self.flights.claim([(id, None)].into_iter(), |_| lazy.meta().is_none());
-            let Some(_claim) = claim else {
-                if let Some(flight) = other {
-                    landed(flight).await;
-                }
-                continue;
+            let missing = |_: &Unit| lazy.meta().is_none();
+            let fetch = |_| {
+                let (fetcher, table) = (Arc::clone(self), Arc::clone(table));
+                async move { fetcher.fetch_meta(&table).await }.boxed()
             };
-            let length = table.info.object_len;
-            let begin = length.checked_sub(table.info.meta_len).filter(|_| table.info.meta_len > 0);
-            let begin = begin.ok_or_else(|| {
-                let what = format!("the manifest gives {length} bytes, {} of them meta blocks", table.info.meta_len);
-                Corruption::new(table.name(), 0, what)
-            })?;
-            let layout = self.verified(table, begin..length, move |table, piece| {
-                let layout = Layout::read(table.name(), table.info.id, piece)?;
-                layout.check(table.name(), &table.info, length)?;
-                Ok((layout, piece.bytes.to_vec()))
-            });
-            let (layout, bytes) = layout.await?;
-            let meta = Arc::new(Meta::new(bytes, layout, |bytes| self.shelf.charge(bytes)));
-            lazy.open(Arc::clone(&meta));
-            // Somebody may have another table of that name, which does not hold what was given up meanwhile.
-            let current = self.shelf.current(id).filter(|current| !Arc::ptr_eq(current, table));
-            if let Some(lazy) = current.as_ref().and_then(|current| current.lazy()) {
-                lazy.open(Arc::clone(&meta));
-            }
-            self.shelf.grown(meta.memory());
-            return Ok(());
+            try_join_all(self.flights.board([(id, None)].into_iter(), missing, fetch)).await?;
         }
     }
 
+    async fn fetch_meta(&self, table: &Arc<Table>) -> Result<(), StorageError> {
+        let length = table.info.object_len;
+        let begin = length.checked_sub(table.info.meta_len).filter(|_| table.info.meta_len > 0);
+        let begin = begin.ok_or_else(|| {
+            let what = format!("the manifest gives {length} bytes, {} of them meta blocks", table.info.meta_len);
+            Corruption::new(table.name(), 0, what)
+        })?;
+        let layout = self.verified(table, begin..length, move |table, piece| {
+            let layout = Layout::read(table.name(), table.info.id, piece)?;
+            layout.check(table.name(), &table.info, length)?;
+            Ok((layout, piece.bytes.to_vec()))
+        });
+        let (layout, bytes) = layout.await?;
+        let meta = Arc::new(Meta::new(bytes, layout, |bytes| self.shelf.charge(bytes)));
+        lazy(table)?.open(Arc::clone(&meta));
+        // Somebody may have another table of that name, which does not hold what was given up meanwhile.
+        let current = self.shelf.current(table.info.id).filter(|current| !Arc::ptr_eq(current, table));
+        if let Some(lazy) = current.as_ref().and_then(|current| current.lazy()) {
+            lazy.open(Arc::clone(&meta));
+        }
+        self.shelf.grown(meta.memory());
+        Ok(())
+    }
+
     /// Makes sure that some blocks of a table are there, and before that its meta blocks.
-    pub(super) async fn blocks(&self, table: &Arc<Table>, wanted: Range<usize>) -> Result<(), StorageError> {
+    pub(super) async fn blocks(
+        self: &Arc<Fetcher>,
+        table: &Arc<Table>,
+        wanted: Range<usize>,
+    ) -> Result<(), StorageError> {
         self.meta(table).await?;
         let lazy = lazy(table)?;
         let id = table.info.id;
+        let mut outcome = Ok(());
         loop {
             if let Some(current) = self.shelf.current(id).filter(|current| !Arc::ptr_eq(current, table))
                 && let Some(there) = current.lazy()
@@ -152,19 +160,36 @@ impl Fetcher {
                     }
                 }
             }
-            let units = wanted.clone().map(|n| (id, Some(n)));
-            let (claim, other) = self.flights.claim(units, |(_, n)| n.is_some_and(|n| !lazy.has(n)));
-            match (claim, other) {
-                (None, None) => return Ok(()),
-                (None, Some(flight)) => landed(flight).await,
-                (Some(claim), _) => {
-                    let mine: Vec<usize> = claim.keys().iter().filter_map(|(_, n)| *n).collect();
-                    let pieces = mine.chunk_by(|one, next| one + 1 == *next);
-                    let fetched = pieces.map(|piece| self.piece(table, piece[0]..piece[piece.len() - 1] + 1));
-                    try_join_all(fetched).await?;
-                }
+            let missing = |n: &usize| !lazy.has(*n);
+            // What failed may have been others' blocks.
+            if !wanted.clone().any(|n| missing(&n)) {
+                return Ok(());
             }
+            outcome?;
+            let units = wanted.clone().map(|n| (id, Some(n)));
+            let fetch = |units: Vec<Unit>| {
+                let blocks: Vec<usize> = units.into_iter().filter_map(|(_, n)| n).collect();
+                let (fetcher, table) = (Arc::clone(self), Arc::clone(table));
+                async move { fetcher.fetch_blocks(&table, &blocks).await }.boxed()
+            };
+            let flights = self.flights.board(units, |(_, n)| n.as_ref().is_some_and(missing), fetch);
+            // The others go on: what they bring may be all that is wanted.
+            outcome = join_all(flights).await.into_iter().collect();
         }
+    }
+
+    /// Fetches blocks, whose numbers ascend; those that are not damaged although others are.
+    async fn fetch_blocks(&self, table: &Arc<Table>, blocks: &[usize]) -> Result<(), StorageError> {
+        let pieces = blocks.chunk_by(|one, next| one + 1 == *next);
+        let fetched = pieces.map(|piece| async move {
+            match self.piece(table, piece[0]..piece[piece.len() - 1] + 1).await {
+                Err(StorageError::Corrupt(_)) if piece.len() > 1 => {
+                    join_all(piece.iter().map(|n| self.piece(table, *n..*n + 1))).await.into_iter().collect()
+                }
+                outcome => outcome,
+            }
+        });
+        join_all(fetched).await.into_iter().collect()
     }
 
     /// Fetches blocks that stand one behind the other.
@@ -187,7 +212,7 @@ impl Fetcher {
         let decode = move |table: &Table, piece: Piece<'_>| {
             let one = |handle: &Handle| {
                 let (payload, codec) = block::verified(table.name(), table.info.id, piece, *handle)?;
-                raw(table.name(), handle.offset, payload, codec)
+                raw(table.name(), handle.offset, payload, codec).map(Cow::into_owned)
             };
             handles.iter().map(one).collect::<Result<Vec<_>, _>>()
         };

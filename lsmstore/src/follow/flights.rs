@@ -4,74 +4,89 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared, WeakShared};
 
-/// Things that are under way, each with whoever waits for it.
-#[derive(Debug)]
-pub(super) struct Flights<K>(Arc<Mutex<HashMap<K, watch::Receiver<()>>>>);
+use crate::error::StorageError;
 
-impl<K> Default for Flights<K> {
-    fn default() -> Flights<K> {
-        Flights(Arc::default())
+/// Something that is under way. All who wait for it move it on, and share its outcome; it ends when nobody does.
+pub(super) type Flight<T> = Shared<Fetching<T>>;
+/// What is waited for.
+pub(super) type Fetching<T> = BoxFuture<'static, Result<T, StorageError>>;
+
+/// Things that are under way.
+pub(super) struct Flights<K, T: Clone>(Arc<Mutex<UnderWay<K, T>>>);
+
+struct UnderWay<K, T: Clone> {
+    /// Of the next flight.
+    number: u64,
+    of: HashMap<K, (u64, WeakShared<Fetching<T>>)>,
+}
+
+impl<K, T: Clone> Default for Flights<K, T> {
+    fn default() -> Flights<K, T> {
+        Flights(Arc::new(Mutex::new(UnderWay { number: 0, of: HashMap::new() })))
     }
 }
 
-/// Somebody fetches this. Dropped when it is there, or failed, or nobody wants it any more.
-#[derive(Debug)]
-pub(super) struct Claim<K: Eq + Hash> {
-    flights: Arc<Mutex<HashMap<K, watch::Receiver<()>>>>,
+/// Dropped when it is there, or failed, or nobody wants it any more.
+struct Landing<K: Eq + Hash, T: Clone> {
+    flights: Arc<Mutex<UnderWay<K, T>>>,
+    number: u64,
     keys: Vec<K>,
-    /// Closed by being dropped, which wakes all who wait.
-    _done: watch::Sender<()>,
 }
 
-fn lock<K>(map: &Mutex<HashMap<K, watch::Receiver<()>>>) -> MutexGuard<'_, HashMap<K, watch::Receiver<()>>> {
+fn lock<K, T: Clone>(map: &Mutex<UnderWay<K, T>>) -> MutexGuard<'_, UnderWay<K, T>> {
     // Each change is one insertion or removal.
     map.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<K: Eq + Hash + Clone> Flights<K> {
-    /// Takes those that nobody fetches; of the others, one to wait for. `wanted` is asked while nothing can begin.
-    pub(super) fn claim(
+impl<K: Eq + Hash + Clone + Send + 'static, T: Clone + Send + Sync + 'static> Flights<K, T> {
+    /// What brings those that are `wanted`, which is asked while nothing can begin: flights that are under way, and one for
+    /// those that nobody fetches, made by `fetch`.
+    pub(super) fn board(
         &self,
         keys: impl Iterator<Item = K>,
         wanted: impl Fn(&K) -> bool,
-    ) -> (Option<Claim<K>>, Option<watch::Receiver<()>>) {
-        let (done, landed) = watch::channel(());
-        let (mut mine, mut other) = (Vec::new(), None);
+        fetch: impl FnOnce(Vec<K>) -> Fetching<T>,
+    ) -> Vec<Flight<T>> {
+        let mut flights: Vec<Flight<T>> = Vec::new();
+        let mut mine = Vec::new();
         let mut map = lock(&self.0);
         for key in keys.filter(wanted) {
-            match map.get(&key) {
-                Some(flight) => other = Some(flight.clone()),
-                None => {
-                    map.insert(key.clone(), landed.clone());
-                    mine.push(key);
-                }
+            match map.of.get(&key).and_then(|(_, flight)| flight.upgrade()) {
+                Some(flight) if flights.iter().any(|other| other.ptr_eq(&flight)) => {}
+                Some(flight) => flights.push(flight),
+                None => mine.push(key),
             }
         }
-        drop(map);
-        let claim = Claim { flights: Arc::clone(&self.0), keys: mine, _done: done };
-        ((!claim.keys.is_empty()).then_some(claim), other)
+        if !mine.is_empty() {
+            let number = map.number;
+            map.number += 1;
+            let landing = Landing { flights: Arc::clone(&self.0), number, keys: mine.clone() };
+            let fetching = fetch(mine.clone());
+            let flight = async move {
+                let _landing = landing;
+                fetching.await
+            };
+            let flight = flight.boxed().shared();
+            if let Some(weak) = flight.downgrade() {
+                map.of.extend(mine.into_iter().map(|key| (key, (number, weak.clone()))));
+            }
+            flights.push(flight);
+        }
+        flights
     }
 }
 
-impl<K: Eq + Hash> Claim<K> {
-    pub(super) fn keys(&self) -> &[K] {
-        &self.keys
-    }
-}
-
-impl<K: Eq + Hash> Drop for Claim<K> {
+impl<K: Eq + Hash, T: Clone> Drop for Landing<K, T> {
     fn drop(&mut self) {
         let mut map = lock(&self.flights);
         for key in &self.keys {
-            map.remove(key);
+            // Once nobody wants this one, another may begin before this is dropped.
+            if map.of.get(key).is_some_and(|(number, _)| *number == self.number) {
+                map.of.remove(key);
+            }
         }
     }
-}
-
-/// Waits until what somebody else fetches has come, or has failed.
-pub(super) async fn landed(mut flight: watch::Receiver<()>) {
-    // Nothing is ever sent: the error says that the sender is gone.
-    let _ = flight.changed().await;
 }

@@ -11,6 +11,7 @@
 //! * No reader is disturbed: what a view has shown stays until the view is dropped.
 
 mod ahead;
+mod blocking;
 mod config;
 mod contents;
 mod error;
@@ -30,14 +31,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use object_store::ObjectStore;
 
+pub use blocking::{BlockingFollower, BlockingScan};
 pub use config::FollowerConfig;
 pub use error::FollowError;
 pub use scan::SnapshotScan;
 pub use snapshot::Snapshot;
 
-use crate::batch::Batch;
 use crate::env::Env;
-use crate::error::{Corruption, StorageError, WriteError};
+use crate::error::{Corruption, StorageError};
 use crate::follow::contents::Contents;
 use crate::follow::fetch::Fetcher;
 use crate::follow::flights::Flights;
@@ -48,7 +49,7 @@ use crate::manifest::{Manifest, publish};
 use crate::metrics::counters::Reads;
 use crate::metrics::objects::{CountedObjects, RequestCounters};
 use crate::object::{self, Names};
-use crate::store::{Replayed, Requests};
+use crate::store::Requests;
 use crate::wal::remote::Tail;
 
 /// Manifests that are asked for one after the other before the newest is looked for.
@@ -157,7 +158,7 @@ impl Follower {
         let parts = match &config.parts {
             Some((dir, bytes)) => {
                 let identity = format!("store {}\nprefix {}\nobjects {objects}\n", manifest.store_id, config.prefix);
-                Some(Parts::open(&*env, dir, *bytes, &identity)?)
+                Some(Arc::new(Parts::open(&*env, dir, *bytes, &identity).await?))
             }
             None => None,
         };
@@ -187,18 +188,6 @@ impl Follower {
     fn fresh(&self) -> MutexGuard<'_, Fresh> {
         // A batch that was inserted in part was not published.
         self.inner.fresh.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Shows a batch that no manifest holds yet, at the numbers that it has in the writer's log: for those who have another
-    /// way to that log. In the order of the numbers; what a manifest holds by now is passed over. When the epoch of the
-    /// [manifest](Snapshot::manifest) changes, what was applied is forgotten, and has to be told again if it is still in the
-    /// log.
-    ///
-    /// # Errors
-    /// [`WriteError`] if it is over the limits or there is no memory.
-    pub fn apply_at(&self, first: u64, batch: &Batch) -> Result<Replayed, WriteError> {
-        let mut fresh = self.fresh();
-        fresh.apply(&self.newest().contents, first, batch)
     }
 
     fn newest(&self) -> Newest {
@@ -404,7 +393,7 @@ impl Follower {
 
     /// Bytes of parts of objects on the local disk.
     pub fn cached_on_disk(&self) -> u64 {
-        self.inner.fetcher.parts.as_ref().map_or(0, Parts::bytes)
+        self.inner.fetcher.parts.as_ref().map_or(0, |parts| parts.bytes())
     }
 }
 

@@ -13,14 +13,17 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
 use futures::future::try_join_all;
 use object_store::ObjectStore;
+use object_store::path::Path as ObjectPath;
 
 use crate::env::{Env, blocking, write_whole};
 use crate::error::StorageError;
-use crate::follow::flights::{Flights, landed};
+use crate::follow::flights::Flights;
 use crate::object;
 use crate::sstable::TableId;
 use crate::sstable::read::Table;
@@ -28,6 +31,9 @@ use crate::sstable::read::Table;
 /// Bytes of a part.
 pub(super) const PART: u64 = 256 << 10;
 const LOCK: &str = "LOCK";
+/// How often, and after what pause each, a folder is tried that somebody holds.
+const ATTEMPTS: usize = 50;
+const PAUSE: Duration = Duration::from_millis(20);
 /// Names the bucket, prefix and store whose parts are in the folder.
 const IDENTITY: &str = "STORE";
 
@@ -38,7 +44,7 @@ pub(super) struct Parts {
     dir: PathBuf,
     limit: u64,
     index: Arc<Mutex<Index>>,
-    flights: Flights<PartId>,
+    flights: Flights<PartId, Vec<(u64, Bytes)>>,
     _lock: Box<dyn Send + Sync>,
 }
 
@@ -113,13 +119,23 @@ fn aside(name: &str) -> bool {
     whole.is_some_and(|whole| whole == IDENTITY || named(&format!("{whole}.part")).is_some())
 }
 
+/// Takes a folder. One that was given up a moment ago is held until the last of what it asked for has come.
+async fn take(env: &dyn Env, dir: &Path) -> io::Result<Box<dyn Send + Sync>> {
+    for _ in 1..ATTEMPTS {
+        match env.lock(&dir.join(LOCK)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => env.reactor().sleep(PAUSE).await,
+            outcome => return outcome,
+        }
+    }
+    env.lock(&dir.join(LOCK))
+}
+
 impl Parts {
     /// What is in a folder from the last time, if that was for the same `identity`; else nothing. Files that are not ours stay.
-    pub(super) fn open(env: &dyn Env, dir: &Path, limit: u64, identity: &str) -> Result<Parts, StorageError> {
-        let failed = StorageError::local(dir);
+    pub(super) async fn open(env: &dyn Env, dir: &Path, limit: u64, identity: &str) -> Result<Parts, StorageError> {
+        env.create_dir(dir).map_err(StorageError::local(dir))?;
+        let _lock = take(env, dir).await.map_err(StorageError::local(dir))?;
         let opened = (|| {
-            env.create_dir(dir)?;
-            let lock = env.lock(&dir.join(LOCK))?;
             let ours = match env.read(&dir.join(IDENTITY)) {
                 Ok(found) => found == identity.as_bytes(),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => false,
@@ -144,15 +160,15 @@ impl Parts {
             for part in index.shrink(limit) {
                 env.remove(&dir.join(name(part)))?;
             }
-            Ok((lock, index, ours))
+            Ok((index, ours))
         })();
-        let (lock, index, ours) = opened.map_err(failed)?;
+        let (index, ours) = opened.map_err(StorageError::local(dir))?;
         if !ours {
             // Makes the removals durable as well.
             write_whole(env, dir, IDENTITY, identity.as_bytes())?;
         }
         let index = Arc::new(Mutex::new(index));
-        Ok(Parts { dir: dir.to_owned(), limit, index, flights: Flights::default(), _lock: lock })
+        Ok(Parts { dir: dir.to_owned(), limit, index, flights: Flights::default(), _lock })
     }
 
     /// Bytes on the disk.
@@ -162,47 +178,37 @@ impl Parts {
 
     /// Bytes of a table's object.
     pub(super) async fn get(
-        &self,
-        objects: &dyn ObjectStore,
-        env: &dyn Env,
+        self: &Arc<Parts>,
+        objects: &Arc<dyn ObjectStore>,
+        env: &Arc<dyn Env>,
         table: &Table,
-        path: &object_store::path::Path,
+        path: &ObjectPath,
         range: Range<u64>,
     ) -> Result<Bytes, StorageError> {
+        let (id, length) = (table.info.id, table.info.object_len);
         let wanted: Vec<u64> = (range.start / PART..range.end.div_ceil(PART)).collect();
         let mut found: HashMap<u64, Bytes> = HashMap::new();
         loop {
-            let missing = |part: &u64| !found.contains_key(part);
-            let read: Vec<u64> = wanted.iter().copied().filter(missing).collect();
+            let missing: Vec<u64> = wanted.iter().copied().filter(|part| !found.contains_key(part)).collect();
+            if missing.is_empty() {
+                break;
+            }
             let at_hand: Vec<u64> = {
                 let mut index = lock(&self.index);
-                read.into_iter().filter(|part| index.take((table.info.id, *part))).collect()
+                missing.iter().copied().filter(|part| index.take((id, *part))).collect()
             };
             if !at_hand.is_empty() {
-                self.read(env, table.info.id, at_hand, &mut found).await?;
+                self.read(&**env, id, at_hand, &mut found).await?;
+                continue;
             }
-            let units = wanted.iter().map(|part| (table.info.id, *part));
-            let (claim, other) = self.flights.claim(units, |(_, part)| !found.contains_key(part));
-            match (claim, other) {
-                (None, None) => break,
-                (None, Some(flight)) => landed(flight).await,
-                (Some(claim), _) => {
-                    let mine: Vec<u64> = claim.keys().iter().map(|(_, part)| *part).collect();
-                    let fetched = mine.chunk_by(|one, next| one + 1 == *next).map(|parts| async move {
-                        let (first, last) = (parts[0], parts[parts.len() - 1]);
-                        let range = first * PART..((last + 1) * PART).min(table.info.object_len);
-                        let bytes = object::get_range(objects, path, range).await?;
-                        let part = |(n, part): (usize, &u64)| {
-                            let begin = n * PART as usize;
-                            (*part, bytes.slice(begin..bytes.len().min(begin + PART as usize)))
-                        };
-                        Ok::<_, StorageError>(parts.iter().enumerate().map(part).collect::<Vec<_>>())
-                    });
-                    let fetched: Vec<(u64, Bytes)> = try_join_all(fetched).await?.into_iter().flatten().collect();
-                    found.extend(fetched.iter().cloned());
-                    self.keep(env, table.info.id, fetched).await?;
-                }
-            }
+            let absent = |part: &PartId| !lock(&self.index).parts.contains_key(part);
+            let fetch = |mine: Vec<PartId>| {
+                let (parts, objects, env, path) =
+                    (Arc::clone(self), Arc::clone(objects), Arc::clone(env), path.clone());
+                async move { parts.fetch(&*objects, &*env, &path, length, mine).await }.boxed()
+            };
+            let flights = self.flights.board(missing.into_iter().map(|part| (id, part)), absent, fetch);
+            found.extend(try_join_all(flights).await?.into_iter().flatten());
         }
         let within = |part: u64, bytes: &Bytes| {
             let begin = part * PART;
@@ -219,6 +225,31 @@ impl Parts {
             }
         }
         Ok(all.freeze())
+    }
+
+    /// Fetches parts of an object of this length, whose numbers ascend, and keeps them on the disk.
+    async fn fetch(
+        &self,
+        objects: &dyn ObjectStore,
+        env: &dyn Env,
+        path: &ObjectPath,
+        length: u64,
+        parts: Vec<PartId>,
+    ) -> Result<Vec<(u64, Bytes)>, StorageError> {
+        let fetched = parts.chunk_by(|one, next| one.1 + 1 == next.1).map(|parts| async move {
+            let (first, last) = (parts[0].1, parts[parts.len() - 1].1);
+            let bytes = object::get_range(objects, path, first * PART..((last + 1) * PART).min(length)).await?;
+            let part = |(n, part): (usize, &PartId)| {
+                let begin = n * PART as usize;
+                (part.1, bytes.slice(begin..bytes.len().min(begin + PART as usize)))
+            };
+            Ok::<_, StorageError>(parts.iter().enumerate().map(part).collect::<Vec<_>>())
+        });
+        let fetched = try_join_all(fetched).await?.concat();
+        if let Some((table, _)) = parts.first() {
+            self.keep(env, *table, &fetched).await?;
+        }
+        Ok(fetched)
     }
 
     /// Reads parts from the disk; those that cannot be read are as good as not there.
@@ -253,8 +284,9 @@ impl Parts {
     }
 
     /// Writes parts, and removes those for which they leave no room.
-    async fn keep(&self, env: &dyn Env, table: TableId, parts: Vec<(u64, Bytes)>) -> Result<(), StorageError> {
+    async fn keep(&self, env: &dyn Env, table: TableId, parts: &[(u64, Bytes)]) -> Result<(), StorageError> {
         for (part, bytes) in parts {
+            let (part, bytes) = (*part, bytes.clone());
             let (path, length) = (self.dir.join(name((table, part))), bytes.len() as u64);
             let aside = path.with_extension("tmp");
             let file = env.create(&aside);

@@ -290,6 +290,10 @@ impl SnapshotScan {
         // On a runtime of one thread what was asked for ahead begins here.
         yield_once().await;
         let fetched = self.snapshot.fetcher.blocks(table, blocks).await;
+        if table.lazy().is_some_and(|lazy| lazy.has(block)) {
+            // What failed is further on.
+            return Ok(());
+        }
         self.snapshot.explained(fetched).await
     }
 

@@ -72,7 +72,7 @@ impl Store {
         let lock_path = config.local_dir.join(LOCK);
         let folder = env.lock(&lock_path).map_err(|error| match error.kind() {
             std::io::ErrorKind::WouldBlock => OpenError::InUse { local_dir: config.local_dir.clone() },
-            _ => StorageError::Local { path: lock_path, source: error }.into(),
+            _ => StorageError::local(lock_path)(error).into(),
         })?;
         let orderly = take_mark(&*env, &config)?;
         let names = Names::new(&config.prefix);

@@ -194,7 +194,7 @@ pub(super) async fn upload(
     let packed = blocking(env, move || object_of(&packing.info, packing.bytes(), level)).await?;
     let object = Bytes::from(packed.map_err(|error| match error {
         TranscodeError::Corrupt(corruption) => StorageError::Corrupt(corruption),
-        TranscodeError::Io(source) => StorageError::Local { path: path.to_string().into(), source },
+        TranscodeError::Io(error) => StorageError::local(path.to_string())(error),
     })?);
     let length = AtomicU64::new(object.len() as u64);
     let ours = |found: &[u8]| {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lsmstore::{
-    Batch, FollowError, Follower, FollowerConfig, GcOptions, KeepAll, LogChoice, Replayed, Snapshot, Store, SystemEnv,
+    Batch, BlockingFollower, FollowError, Follower, FollowerConfig, GcOptions, KeepAll, LogChoice, Snapshot, Store,
+    SystemEnv,
 };
 use object_store::ObjectStoreExt;
 
@@ -345,41 +346,25 @@ async fn what_a_checkpoint_holds_can_be_read_for_as_long() {
 }
 
 #[tokio::test]
-async fn writes_of_the_log_are_read_beside_the_newest_manifest_until_one_holds_them() {
+async fn one_whose_calls_block_may_be_used_on_any_thread() {
     let fixture = Fixture::new();
     let store = fixture.open().await;
     fill(&store, 0..100).await;
-    let follower = follow(&fixture).await;
-    let old = follower.snapshot();
-    let mut batch = puts(&[("key 000003", "logged"), ("new", "too")]);
-    batch.delete_range(&key(10), &key(20));
-    assert_eq!(follower.apply_at(50, &puts(&[("old", "one")])).unwrap(), Replayed::Skipped);
-    let first = store.apply(&batch).unwrap().first;
-    assert_eq!(follower.apply_at(first, &batch).unwrap(), Replayed::Applied);
-    assert_eq!(follower.staleness().last_sequence, first + 2);
-    let right = async |snapshot: &Snapshot| {
-        assert_eq!(snapshot.get(&key(3)).await.unwrap().as_deref(), Some(&b"logged"[..]));
-        assert_eq!(snapshot.get(&key(15)).await.unwrap(), None);
-        let found: Vec<_> = all(snapshot.scan(..)).await.into_iter().map(|(key, _)| key).collect();
-        let expected = (0..10).chain(20..100).map(key).chain([b"new".to_vec()]);
-        assert!(found.into_iter().eq(expected));
+    let bucket = Arc::clone(&fixture.objects);
+    let open = move || BlockingFollower::open(FollowerConfig::new("test"), bucket.clone() as _).unwrap();
+    let reads = |follower: BlockingFollower, keys| {
+        assert_eq!(follower.get(&key(3)).unwrap().as_deref(), Some(&value(3)[..]));
+        let (mut scan, mut found) = (follower.scan(..), 0);
+        while let Some((at, held)) = scan.next().unwrap() {
+            assert_eq!((at, held), (&key(found)[..], &value(found)[..]));
+            found += 1;
+        }
+        assert_eq!(found, keys);
     };
-    right(&follower.snapshot()).await;
-    assert_eq!(old.get(&key(15)).await.unwrap().as_deref(), Some(&value(15)[..]));
-    assert_eq!(all(old.scan(..).reverse()).await.len(), 100);
-
-    store.flush().await.unwrap();
-    assert!(follower.refresh().await.unwrap());
-    right(&follower.snapshot()).await;
-    let later = puts(&[("key 000003", "later")]);
-    let first = store.apply(&later).unwrap().first;
-    assert_eq!(follower.apply_at(first, &later).unwrap(), Replayed::Applied);
-    assert_eq!(follower.get(&key(3)).await.unwrap().as_deref(), Some(&b"later"[..]));
-
-    // Another writer takes over without it.
-    let other = fixture.elsewhere();
-    let store = other.open().await;
-    fill(&store, 200..201).await;
-    follower.refresh().await.unwrap();
-    assert_eq!(follower.get(&key(3)).await.unwrap().as_deref(), Some(&b"logged"[..]));
+    // A thread of a runtime, and one of none.
+    let follower = open();
+    fill(&store, 100..120).await;
+    assert!(follower.refresh().unwrap() && !follower.refresh().unwrap());
+    reads(follower, 120);
+    std::thread::spawn(move || reads(open(), 120)).join().unwrap();
 }

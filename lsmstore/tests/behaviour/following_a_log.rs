@@ -61,6 +61,27 @@ async fn writes_are_seen_before_they_are_flushed_and_behind_the_flush() {
 }
 
 #[tokio::test]
+async fn a_deletion_of_a_range_in_the_log_hides_what_tables_hold() {
+    let fixture = Fixture::new();
+    let store = open(&fixture).await;
+    store.write(puts(&[("a", "1"), ("b", "1"), ("c", "1"), ("d", "1")]), Durability::Remote).await.unwrap();
+    store.flush().await.unwrap();
+    let follower = follow(&fixture).await;
+    let old = follower.snapshot();
+    let mut batch = puts(&[("d", "2"), ("e", "2")]);
+    batch.delete_range(b"b", b"d");
+    store.write(batch, Durability::Remote).await.unwrap();
+    for _ in ["read from the log", "read from a table"] {
+        assert!(follower.refresh().await.unwrap());
+        shows(&follower, "ade").await;
+        assert_eq!(follower.get(b"b").await.unwrap(), None);
+        assert_eq!(follower.get(b"d").await.unwrap().as_deref(), Some(&b"2"[..]));
+        store.flush().await.unwrap();
+    }
+    assert_eq!(old.get(b"b").await.unwrap().as_deref(), Some(&b"1"[..]));
+}
+
+#[tokio::test]
 async fn a_look_that_finds_nothing_is_two_requests() {
     let fixture = Fixture::new();
     let store = open(&fixture).await;

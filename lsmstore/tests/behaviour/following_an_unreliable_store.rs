@@ -92,3 +92,42 @@ async fn whoever_stops_waiting_keeps_nobody_else_from_what_he_asked_for() {
     assert!(follower.get(&wanted).await.unwrap().is_some());
     drop(store);
 }
+
+#[tokio::test]
+async fn whoever_waits_and_does_not_look_keeps_nobody_else_waiting() {
+    let fixture = Fixture::new();
+    let store = compacted(&fixture).await;
+    let (objects, follower) = behind_faults(&fixture, FollowerConfig::new("test")).await;
+    objects.set(vec![slow()]);
+    let wanted = key(5);
+    let mut first = std::pin::pin!(follower.get(&wanted));
+    assert!(futures::poll!(&mut first).is_pending());
+    let before = follower.requests().total();
+    // Not polled meanwhile.
+    let second =
+        tokio::time::timeout(Duration::from_secs(20), follower.get(&wanted)).await.expect("it is kept waiting");
+    assert!(second.unwrap().is_some());
+    assert!(follower.requests().total() - before <= 1, "it was asked for again");
+    assert!(first.await.unwrap().is_some());
+    drop(store);
+}
+
+#[tokio::test]
+async fn what_fails_fails_at_once_for_all_who_wait() {
+    let fixture = Fixture::new();
+    let store = compacted(&fixture).await;
+    let (objects, follower) = behind_faults(&fixture, FollowerConfig::new("test")).await;
+    objects.set(vec![slow(), Fault::always(Kind::Before).on(&[Operation::Get])]);
+    let before = follower.requests().total();
+    let gets = (0..50).map(|_| {
+        let follower = follower.clone();
+        async move { follower.get(&key(1234)).await.unwrap_err().to_string() }
+    });
+    let told = join_all(gets).await;
+    assert!(told.iter().all(|error| *error == told[0]), "{told:?}");
+    let asked = follower.requests().total() - before;
+    assert!(asked <= 2, "{asked}");
+    objects.set(Vec::new());
+    assert!(follower.get(&key(1234)).await.unwrap().is_some());
+    drop(store);
+}
