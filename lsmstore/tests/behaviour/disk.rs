@@ -8,7 +8,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use lsmstore::{Env, EnvFile, SystemEnv};
@@ -23,6 +25,8 @@ enum Op {
     Create(PathBuf, usize),
     Append(usize, Vec<u8>),
     Sync(usize),
+    /// A sync that failed: the system may forget that these bytes are still to be written.
+    SyncFailed(usize),
     Rename(PathBuf, PathBuf),
     Truncate(PathBuf, usize),
     Remove(PathBuf),
@@ -69,6 +73,7 @@ pub struct Hardware {
     system: SystemEnv,
     journal: Arc<Journal>,
     files: Mutex<usize>,
+    ill: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -76,6 +81,7 @@ struct DiskFile {
     file: Box<dyn EnvFile>,
     number: usize,
     journal: Arc<Journal>,
+    ill: Arc<AtomicBool>,
 }
 
 impl EnvFile for DiskFile {
@@ -85,6 +91,10 @@ impl EnvFile for DiskFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        if self.ill.swap(false, Ordering::Relaxed) {
+            self.journal.note(Op::SyncFailed(self.number));
+            return Err(io::Error::other("the disk is ill"));
+        }
         self.journal.note(Op::Sync(self.number));
         Ok(())
     }
@@ -123,11 +133,16 @@ impl Disk {
     pub fn with_clock(root: &Path, clock: Clock) -> Disk {
         let journal = Arc::new(Journal { ops: Mutex::default(), clock });
         let system = SystemEnv::with(Arc::<AtOnce>::default());
-        Over(Hardware { root: root.to_owned(), system, journal, files: Mutex::new(0) })
+        Over(Hardware { root: root.to_owned(), system, journal, files: Mutex::new(0), ill: Arc::default() })
     }
 }
 
 impl Hardware {
+    /// The next sync fails. What it was to write is lost when the machine stops, whatever later ones say.
+    pub fn fall_ill(&self) {
+        self.ill.store(true, Ordering::Relaxed);
+    }
+
     /// How many things were done so far.
     pub fn ops(&self) -> usize {
         self.journal.ops.lock().unwrap().len()
@@ -168,6 +183,8 @@ pub fn quick_folder() -> tempfile::TempDir {
 struct State {
     /// Bytes of each file, and how many of them were synced.
     files: BTreeMap<usize, (Vec<u8>, usize)>,
+    /// Bytes that a failed sync was to write.
+    lost: Vec<(usize, Range<usize>)>,
     durable: BTreeMap<PathBuf, usize>,
     /// Changes of names that are not durable yet.
     pending: Vec<Op>,
@@ -212,6 +229,10 @@ impl State {
                 let (bytes, synced) = self.files.get_mut(file).unwrap();
                 *synced = bytes.len();
             }
+            Op::SyncFailed(file) => {
+                let (bytes, synced) = &self.files[file];
+                self.lost.push((*file, *synced..bytes.len()));
+            }
             Op::Truncate(path, length) => {
                 let file = self.names()[path];
                 let (bytes, synced) = self.files.get_mut(&file).unwrap();
@@ -247,11 +268,17 @@ impl State {
         let mut left = Vec::new();
         for (path, file) in names {
             let (bytes, synced) = &self.files[&file];
-            let bytes = match loss {
+            let mut bytes = match loss {
                 Loss::Process => bytes.clone(),
                 Loss::Unsynced => bytes[..*synced].to_vec(),
                 Loss::Torn(_) => torn(bytes, *synced, &mut draw),
             };
+            if loss != Loss::Process {
+                for (_, lost) in self.lost.iter().filter(|(other, _)| *other == file) {
+                    let end = lost.end.min(bytes.len());
+                    bytes[lost.start.min(end)..end].fill(0);
+                }
+            }
             left.push((path, bytes));
         }
         left
@@ -284,7 +311,7 @@ impl Like for Hardware {
             *files
         };
         self.note(Op::Create(self.within(path), number));
-        Ok(Box::new(DiskFile { file, number, journal: Arc::clone(&self.journal) }))
+        Ok(Box::new(DiskFile { file, number, journal: Arc::clone(&self.journal), ill: Arc::clone(&self.ill) }))
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.system.rename(from, to)?;

@@ -38,15 +38,16 @@ impl Machine {
         self.dir.lock().unwrap().join("store")
     }
 
-    /// A process begins: one of so many of its syncs fails, none if zero; with a fuse, nothing is done any more after so many
-    /// changes of files.
+    /// A process begins: one of so many of its syncs fails, and of ten times as many other changes of files, none if zero; with
+    /// a fuse, nothing is done any more after so many changes of files.
     pub fn start(&self, reactor: &DeterministicReactor, faults: u64, fuse: Option<u64>) -> Arc<Process> {
         let reactor = reactor.process();
         let fuse = AtomicU64::new(fuse.unwrap_or(u64::MAX));
-        let health = Arc::new(Health { alive: AtomicBool::new(true), failed: AtomicBool::new(false), fuse });
+        let (alive, failed) = (AtomicBool::new(true), AtomicBool::new(false));
+        let health = Arc::new(Health { alive, failed, fuse, faults, reactor: reactor.clone() });
         let number = reactor.random(u64::MAX);
         let (disk, locks) = (Arc::clone(&self.disk.lock().unwrap()), Arc::clone(&self.locks));
-        let env = Arc::new(Over(Local { disk, reactor, health, faults, locks, number }));
+        let env = Arc::new(Over(Local { disk, reactor, health, locks, number }));
         Arc::new(Process { env })
     }
 
@@ -109,6 +110,9 @@ struct Health {
     failed: AtomicBool,
     /// Changes of files until nothing is done any more.
     fuse: AtomicU64,
+    /// One of so many syncs fails; none if it is zero.
+    faults: u64,
+    reactor: DeterministicReactor,
 }
 
 impl Health {
@@ -124,6 +128,23 @@ impl Health {
             false => Err(io::Error::other("the process is no more")),
         }
     }
+
+    /// Whether one of so many things fails now.
+    fn strikes(&self, one_of: u64, what: &str) -> bool {
+        let struck = one_of > 0 && self.reactor.random(one_of) == 0;
+        if struck {
+            self.failed.store(true, Ordering::Relaxed);
+            crate::tell(&self.reactor, || format!("the disk fails: {what}"));
+            tally::count(Event::DiskFault);
+        }
+        struck
+    }
+
+    /// It is about to change something, which may fail.
+    fn try_to(&self, what: &str) -> io::Result<()> {
+        self.act()?;
+        if self.strikes(self.faults * 10, what) { Err(io::Error::other("the disk is ill")) } else { Ok(()) }
+    }
 }
 
 /// What a process sees of its machine.
@@ -132,8 +153,6 @@ pub struct Local {
     disk: Arc<Disk>,
     reactor: DeterministicReactor,
     health: Arc<Health>,
-    /// One of so many syncs fails; none if it is zero.
-    faults: u64,
     locks: Arc<Mutex<BTreeMap<PathBuf, u64>>>,
     number: u64,
 }
@@ -148,24 +167,27 @@ impl Local {
 #[derive(Debug)]
 struct LocalFile {
     inner: Box<dyn EnvFile>,
+    disk: Arc<Disk>,
     reactor: DeterministicReactor,
     health: Arc<Health>,
-    faults: u64,
 }
 
 impl EnvFile for LocalFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.health.act()?;
         self.reactor.note(bytes);
+        if self.health.strikes(self.health.faults * 10, "an append") {
+            let part = self.reactor.random(bytes.len() as u64 + 1) as usize;
+            self.inner.append(&bytes[..part])?;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.inner.append(bytes)
     }
 
     fn sync(&mut self) -> io::Result<()> {
         self.health.act()?;
-        if self.faults > 0 && self.reactor.random(self.faults) == 0 {
-            self.health.failed.store(true, Ordering::Relaxed);
-            crate::tell(&self.reactor, || "a sync fails".to_owned());
-            return Err(io::Error::other("the disk is ill"));
+        if self.health.strikes(self.health.faults, "a sync") {
+            self.disk.fall_ill();
         }
         self.inner.sync()
     }
@@ -193,29 +215,29 @@ impl Like for Local {
         self.disk.create_dir(dir)
     }
     fn create(&self, path: &Path) -> io::Result<Box<dyn EnvFile>> {
-        self.health.act()?;
+        self.health.try_to("a creation")?;
         self.note("create", path);
-        let (reactor, health) = (self.reactor.clone(), Arc::clone(&self.health));
-        let inner = Env::create(&*self.disk, path)?;
-        Ok(Box::new(LocalFile { inner, reactor, health, faults: self.faults }))
+        let (disk, reactor, health) = (Arc::clone(&self.disk), self.reactor.clone(), Arc::clone(&self.health));
+        let inner = Env::create(&*disk, path)?;
+        Ok(Box::new(LocalFile { inner, disk, reactor, health }))
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.health.act()?;
+        self.health.try_to("a rename")?;
         self.note("rename", to);
         Env::rename(&*self.disk, from, to)
     }
     fn truncate(&self, path: &Path, length: u64) -> io::Result<()> {
-        self.health.act()?;
+        self.health.try_to("a truncation")?;
         self.note("truncate", path);
         Env::truncate(&*self.disk, path, length)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.health.act()?;
+        self.health.try_to("a removal")?;
         self.note("remove", path);
         Env::remove(&*self.disk, path)
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.health.act()?;
+        self.health.try_to("a sync of names")?;
         Env::sync_dir(&*self.disk, dir)
     }
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

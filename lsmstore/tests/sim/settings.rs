@@ -22,8 +22,8 @@ pub struct Settings {
     pub keep_for: Duration,
     pub quarantine: Duration,
     pub weather: Weather,
-    /// One of so many syncs fails; none if zero.
-    pub sync_faults: u64,
+    /// One of so many syncs fails, and of ten times as many other changes of files; none if zero.
+    pub disk_faults: u64,
     pub writers: u64,
     pub pace: u64,
     pub events: u64,
@@ -56,7 +56,7 @@ impl Settings {
                 latency: one_of(&[0, 2, 20, 60]),
                 down: false,
             },
-            sync_faults: one_of(&[0, 0, 0, 150]),
+            disk_faults: one_of(&[0, 0, 0, 150]),
             writers: 1 + reactor.random(3),
             pace: one_of(&[20, 60, 150]),
             events: 2 + reactor.random(4),

@@ -13,6 +13,10 @@ pub enum Event {
     Fuse,
     /// A put or delete took effect, and whoever asked does not know.
     LostAnswer,
+    /// A local disk that refused something, once.
+    DiskFault,
+    /// An opening that would have left a log behind, and nobody had agreed to that.
+    Refused,
     /// One took effect after whoever asked was told that it failed.
     Late,
     /// A pass of garbage collection deleted something.
@@ -21,8 +25,17 @@ pub enum Event {
     Followed,
 }
 
-const ALL: [Event; 7] =
-    [Event::Takeover, Event::PowerLoss, Event::Fuse, Event::LostAnswer, Event::Late, Event::Deletion, Event::Followed];
+const ALL: [Event; 9] = [
+    Event::Takeover,
+    Event::PowerLoss,
+    Event::Fuse,
+    Event::LostAnswer,
+    Event::DiskFault,
+    Event::Refused,
+    Event::Late,
+    Event::Deletion,
+    Event::Followed,
+];
 
 static COUNTS: [AtomicU64; ALL.len()] = [const { AtomicU64::new(0) }; ALL.len()];
 

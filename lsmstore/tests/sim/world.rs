@@ -117,6 +117,8 @@ impl World {
 
     /// Tries to open the store on a machine until it is open; some attempts are cut off.
     pub async fn open(self: &Arc<World>, machine: usize, last: &mut Option<Last>, blows: bool) -> Arc<Running> {
+        // Not everybody agrees beforehand that a log is left behind.
+        let mut asks = self.settings.own_log && self.random(3) == 0;
         for attempt in 0.. {
             if attempt == FAIR {
                 self.tell(|| "the weather relents".to_owned());
@@ -131,8 +133,9 @@ impl World {
                     last.loss = Loss::Disk;
                 }
             }
-            let accept = last.as_ref().is_some_and(|last| last.loss == Loss::Disk);
-            let faults = if blows { self.settings.sync_faults } else { 0 };
+            let leaves = last.as_ref().is_some_and(|last| last.loss == Loss::Disk);
+            let accept = leaves && !asks;
+            let faults = if blows { self.settings.disk_faults } else { 0 };
             let fuse = (blows && self.random(6) == 0).then(|| 1 + self.random(1 << self.random(12)));
             let process = here.start(&self.reactor, faults, fuse);
             let manifests = if blows { self.settings.manifests } else { 1 };
@@ -167,6 +170,10 @@ impl World {
                         self.bucket.set(self.settings.weather);
                         self.calm.store(false, Ordering::Relaxed);
                     }
+                    if let Some(last) = last.as_mut().filter(|_| leaves && !accept && !self.settings.remote_log) {
+                        // Then nothing was left behind that was durable anywhere.
+                        last.loss = Loss::Machine;
+                    }
                     return self.begin(store, process, machine, last);
                 }
                 Err(error) => {
@@ -177,6 +184,11 @@ impl World {
                             matches!(**error, FlushError::Storage(StorageError::Object { .. })) || process.failed()
                         }
                         OpenError::Storage(StorageError::Local { .. }) => process.failed(),
+                        OpenError::LogElsewhere { .. } | OpenError::OrphanedLog { .. } if leaves && !accept => {
+                            asks = false;
+                            tally::count(Event::Refused);
+                            true
+                        }
                         _ => false,
                     };
                     assert!(fair, "{error}");
