@@ -44,8 +44,6 @@ pub trait Env: Send + Sync + Debug + 'static {
     fn open(&self, path: &Path) -> io::Result<File>;
     /// Renames within a file system, replacing what is at `to`.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Cuts a file to `length` bytes and makes that durable.
-    fn truncate(&self, path: &Path, length: u64) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Names in a folder, in no order.
@@ -122,12 +120,6 @@ impl Env for SystemEnv {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         std::fs::rename(from, to)
-    }
-
-    fn truncate(&self, path: &Path, length: u64) -> io::Result<()> {
-        let file = OpenOptions::new().write(true).open(path)?;
-        file.set_len(length)?;
-        file.sync_all()
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

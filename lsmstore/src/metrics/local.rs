@@ -117,10 +117,6 @@ impl Env for CountedEnv {
         self.inner.rename(from, to)
     }
 
-    fn truncate(&self, path: &Path, length: u64) -> io::Result<()> {
-        self.inner.truncate(path, length)
-    }
-
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.inner.remove(path)
     }

@@ -13,6 +13,7 @@
 mod base;
 mod flush;
 mod folder;
+mod found;
 mod garbage;
 mod group;
 mod jobs;

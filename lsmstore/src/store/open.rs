@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use uuid::Uuid;
 
@@ -15,34 +14,33 @@ use crate::env::{Env, nonce};
 use crate::error::{OpenError, StorageError, WriteError};
 use crate::gc::Known;
 use crate::log::LogChoice;
-use crate::manifest::{LogKind, Manifest, ManifestInfo, local, publish};
+use crate::manifest::{LogKind, Manifest, ManifestInfo, publish};
 use crate::memtable::insert::{Heights, Inserter};
 use crate::metrics::counters::Counters;
 use crate::metrics::local::CountedEnv;
 use crate::metrics::objects::CountedObjects;
 use crate::mirror::Mirror;
-use crate::object::{self, Created, Names};
+use crate::object::{Created, Names};
+use crate::sstable::TableId;
 use crate::sstable::read::Table;
-use crate::sstable::{TableId, TableRef};
 use crate::store::base::Start;
 use crate::store::flush::{Local, birth_of, tables_of};
-use crate::store::folder::{identity, take_mark};
+use crate::store::folder::take_mark;
+use crate::store::found::kind;
 use crate::store::group::Group;
 use crate::store::jobs::Jobs;
 use crate::store::merge::{Claims, Limiter};
-use crate::store::publish::{Uploader, upload};
+use crate::store::publish::Uploader;
 use crate::store::remote_logs::RemoteLogs;
 use crate::store::shipping::Shipping;
 use crate::store::{FlushOptions, Inner, Store, Writer, new_memtable};
 use crate::view::View;
 use crate::wal::OwnLog;
-use crate::wal::recover::{Logged, Segments};
+use crate::wal::recover::Logged;
 use crate::wal::remote;
 
 /// How often we try again when another writer opens the bucket at the same moment.
 const ATTEMPTS: u32 = 16;
-/// Mirrors that are verified or fetched at a time.
-const PARALLEL: usize = 4;
 const LOCK: &str = "LOCK";
 
 impl Store {
@@ -145,28 +143,7 @@ impl Opening<'_> {
     async fn take_over(&self, start: Start, orderly: Option<(Uuid, u64)>) -> Result<Option<Opened>, OpenError> {
         let random = StorageError::local("random bytes");
         let Start { number, epoch, newest, base: mut next, older, .. } = start;
-        let mut left_behind = None;
-        let mut local = None;
-        match local::read(&**self.env, &self.config.local_dir) {
-            Ok(found) => local = found,
-            // Nobody knows which files it named that are nowhere else.
-            Err(_) => left_behind = local::set_all_aside(&**self.env, self.mirror, &tables_named(&next))?,
-        }
-        if let Some((number, other)) = local.take_if(|(_, local)| number > 0 && local.store_id != next.store_id) {
-            // Its tables may have the names of this one's, so they go before any of those comes.
-            let missed = local::missed(&other, newest.as_ref(), &next);
-            if !missed.is_empty() {
-                left_behind = Some(local::set_aside(&**self.env, self.mirror, number, &other, &missed)?);
-            }
-            self.mirror.clean(&[])?;
-        }
-        let missed = match &local {
-            Some((_, local)) => local::missed(local, newest.as_ref(), &next),
-            None => Vec::new(),
-        };
-        if missed.is_empty() {
-            self.mirror.clean(&tables_named(&next))?;
-        }
+        let mut folder = self.folder(number, newest.as_ref(), &next)?;
         let trusted = number > 0 && orderly == Some((next.store_id, number));
         let tables = match self.complete(&mut next, !trusted).await {
             Err(missing @ OpenError::Storage(StorageError::Missing { .. })) => {
@@ -229,10 +206,7 @@ impl Opening<'_> {
             // A number before the newest was free: the list we began with was stale, and so are we.
             return Ok(None);
         }
-        if let (Some((number, local)), false) = (&local, missed.is_empty()) {
-            left_behind = Some(local::set_aside(&**self.env, self.mirror, *number, local, &missed)?);
-            self.mirror.clean(&tables_named(&next))?;
-        }
+        self.leave_behind(&mut folder, &next)?;
         shipped.extend(remote.fence(self, next.store_id).await?);
         refuse_log(&shipped, next.log)?;
         let logs = self.names.logs();
@@ -251,44 +225,7 @@ impl Opening<'_> {
             }
             None => None,
         };
-        Ok(Some(Opened { number, manifest: next, tables, seed, own, logged, publish, left_behind }))
-    }
-
-    pub(super) fn check_log(&self, manifest: &Manifest) -> Result<(), OpenError> {
-        let expected = kind(self.log);
-        if manifest.log == expected || manifest.log == LogKind::Nobody || manifest.clean {
-            return Ok(());
-        }
-        Err(OpenError::WrongLog { found: manifest.log.name(), expected: expected.name() })
-    }
-
-    /// For a store with its own log: the segments in its folder, after it is clear that they go with the bucket. Puts the
-    /// name of the folder into the manifest.
-    fn own_log(&self, next: &mut Manifest, exists: bool) -> Result<Option<Segments>, OpenError> {
-        if !matches!(self.log, LogChoice::Own) {
-            next.log_owner = Uuid::nil();
-            return Ok(None);
-        }
-        let here = identity(&**self.env, self.config)?;
-        let dir = self.config.wal_dir();
-        let segments = Segments::read(&**self.env, &dir, exists.then_some(next.store_id))?;
-        if next.log != LogKind::Own || next.log_owner != here {
-            let accept = self.config.accept_log_loss;
-            // What was acknowledged as being in the object store is there.
-            let remote = |(epoch, _): &(u64, u64)| next.remote.iter().any(|(shipped, _)| shipped == epoch);
-            let remote = !next.recover.is_empty() && next.recover.iter().all(remote);
-            if exists && next.log == LogKind::Own && !next.clean && !accept && !remote {
-                return Err(OpenError::LogElsewhere { epoch: next.epoch });
-            }
-            if segments.holds_records() && !accept {
-                return Err(OpenError::OrphanedLog { path: dir, epoch: next.epoch });
-            }
-            segments.remove_all(&**self.env)?;
-            next.recover.clear();
-            next.log_owner = here;
-            return Ok(Some(Segments::read(&**self.env, &dir, None)?));
-        }
-        Ok(Some(segments))
+        Ok(Some(Opened { number, manifest: next, tables, seed, own, logged, publish, left_behind: folder.left_behind }))
     }
 
     pub(super) async fn first_manifest(&self) -> Result<Manifest, OpenError> {
@@ -313,42 +250,6 @@ impl Opening<'_> {
             levels: Vec::new(),
             sections: Vec::new(),
         })
-    }
-
-    /// Maps the mirror of every table, fetching what is missing or wrong, and uploads what has no object (any more). With
-    /// `check` all are verified but those without an object, which were when the local manifest was found.
-    async fn complete(&self, manifest: &mut Manifest, check: bool) -> Result<HashMap<TableId, Arc<Table>>, OpenError> {
-        let level = self.config.zstd_level;
-        let tables = futures::stream::iter(tables_named(manifest))
-            .map(|info| async move {
-                let uploaded = info.object_len > 0;
-                // A fetched one has its object.
-                let looked = check && uploaded && self.mirror.has(&info);
-                let table = self.mirror.complete(&**self.objects, self.names, &info, check && uploaded).await?;
-                let gone = looked && !object::exists(&**self.objects, &self.names.table(info.id)).await?;
-                if !uploaded || gone {
-                    upload(self.objects, self.names, &**self.env, level, Arc::clone(&table)).await?;
-                }
-                Ok::<_, StorageError>((table.info.id, table))
-            })
-            .buffer_unordered(PARALLEL);
-        let tables: HashMap<_, _> = tables.try_collect().await?;
-        for table in manifest.levels.iter_mut().flatten() {
-            table.object_len = tables.get(&table.id).map_or(table.object_len, |found| found.object_len());
-        }
-        Ok(tables)
-    }
-}
-
-fn tables_named(manifest: &Manifest) -> Vec<TableRef> {
-    manifest.levels.iter().flatten().cloned().collect()
-}
-
-fn kind(log: &LogChoice) -> LogKind {
-    match log {
-        LogChoice::Nobody => LogKind::Nobody,
-        LogChoice::Own => LogKind::Own,
-        LogChoice::External(_) => LogKind::External,
     }
 }
 

@@ -106,9 +106,10 @@ fn create(env: &dyn Env, dir: &Path, segment: &Segment) -> io::Result<Box<dyn En
 /// Removes the segments that a replay from `recover` does not need.
 pub(crate) fn release(env: &dyn Env, dir: &Path, recover: &[(u64, u64)]) -> io::Result<()> {
     for name in env.list(dir)? {
-        if let Some((epoch, slot)) = parse_name(&name)
-            && !recover.iter().any(|&(needed, from)| needed == epoch && slot >= from)
-        {
+        let needed = |(epoch, slot)| recover.iter().any(|&(needed, from)| needed == epoch && slot >= from);
+        // What is left of one that was being written again, as well.
+        let aside = name.strip_suffix(".tmp").is_some_and(|name| parse_name(&format!("{name}.wal")).is_some());
+        if aside || parse_name(&name).is_some_and(|place| !needed(place)) {
             env.remove(&dir.join(name))?;
         }
     }

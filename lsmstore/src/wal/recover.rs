@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use crate::batch::Batch;
-use crate::env::Env;
+use crate::env::{Env, write_whole};
 use crate::error::{Corruption, OpenError, StorageError};
 use crate::wal::record::{HEADER, Segment, glance, read_record};
 use crate::wal::{file_name, parse_name};
@@ -103,8 +103,10 @@ impl Segments {
                 env.remove(&path).map_err(StorageError::local(&path))?;
                 env.sync_dir(&self.dir).map_err(StorageError::local(&self.dir))?;
             } else if last {
-                // Durable as well: what is replayed of it is followed by another segment, behind which nothing may be torn.
-                env.truncate(&path, read as u64).map_err(StorageError::local(&path))?;
+                // What is replayed of it is followed by another segment, before which nothing may be torn. That it can be read
+                // does not say that it is durable, and after a sync that failed a second one does not either: so it is
+                // written again.
+                write_whole(env, &self.dir, &file_name(epoch, slot), &bytes[..read])?;
             }
         }
         Ok(out)

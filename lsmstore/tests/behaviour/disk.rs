@@ -28,7 +28,6 @@ enum Op {
     /// A sync that failed: the system may forget that these bytes are still to be written.
     SyncFailed(usize),
     Rename(PathBuf, PathBuf),
-    Truncate(PathBuf, usize),
     Remove(PathBuf),
     SyncDir(PathBuf),
 }
@@ -233,12 +232,6 @@ impl State {
                 let (bytes, synced) = &self.files[file];
                 self.lost.push((*file, *synced..bytes.len()));
             }
-            Op::Truncate(path, length) => {
-                let file = self.names()[path];
-                let (bytes, synced) = self.files.get_mut(&file).unwrap();
-                bytes.truncate(*length);
-                *synced = bytes.len();
-            }
             Op::Rename(..) | Op::Remove(_) => self.pending.push(op.clone()),
             Op::SyncDir(dir) => {
                 let (now, later): (Vec<Op>, Vec<Op>) =
@@ -316,11 +309,6 @@ impl Like for Hardware {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.system.rename(from, to)?;
         self.note(Op::Rename(self.within(from), self.within(to)));
-        Ok(())
-    }
-    fn truncate(&self, path: &Path, length: u64) -> io::Result<()> {
-        fs::OpenOptions::new().write(true).open(path)?.set_len(length)?;
-        self.note(Op::Truncate(self.within(path), length as usize));
         Ok(())
     }
     fn remove(&self, path: &Path) -> io::Result<()> {

@@ -32,9 +32,6 @@ pub trait Like: Send + Sync + Debug + 'static {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.other().rename(from, to)
     }
-    fn truncate(&self, path: &Path, length: u64) -> io::Result<()> {
-        self.other().truncate(path, length)
-    }
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.other().remove(path)
     }
@@ -82,9 +79,6 @@ impl<T: Like> Env for Over<T> {
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.0.rename(from, to)
-    }
-    fn truncate(&self, path: &Path, length: u64) -> io::Result<()> {
-        self.0.truncate(path, length)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.0.remove(path)

@@ -226,11 +226,6 @@ impl Like for Local {
         self.note("rename", to);
         Env::rename(&*self.disk, from, to)
     }
-    fn truncate(&self, path: &Path, length: u64) -> io::Result<()> {
-        self.health.try_to("a truncation")?;
-        self.note("truncate", path);
-        Env::truncate(&*self.disk, path, length)
-    }
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.health.try_to("a removal")?;
         self.note("remove", path);
