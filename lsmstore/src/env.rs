@@ -8,6 +8,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::TryRngCore;
 
@@ -190,6 +191,22 @@ pub(crate) fn write_whole(env: &dyn Env, dir: &Path, name: &str, bytes: &[u8]) -
         env.sync_dir(dir)
     });
     written.map_err(StorageError::local(&path))
+}
+
+/// How often, and after what pause each, a folder is tried that somebody holds.
+const ATTEMPTS: usize = 50;
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Locks a folder. One that was given up a moment ago is held until the last of its work has ended, which is waited for: about
+/// a second.
+pub(crate) async fn lock_soon(env: &dyn Env, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+    for _ in 1..ATTEMPTS {
+        match env.lock(path) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => env.reactor().sleep(PAUSE).await,
+            outcome => return outcome,
+        }
+    }
+    env.lock(path)
 }
 
 /// A background job ended without a result: it panicked, or its runtime is shutting down.

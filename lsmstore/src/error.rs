@@ -394,7 +394,7 @@ impl From<Corruption> for StorageError {
 pub enum OpenError {
     /// Object store or local disk.
     Storage(StorageError),
-    /// Another store in this or another process uses the local folder.
+    /// Another store in this or another process uses the local folder, and did not give it up within a second.
     InUse {
         /// The folder.
         local_dir: PathBuf,

@@ -1,6 +1,10 @@
 //! A tokio runtime for people without one.
 
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinHandle;
@@ -28,10 +32,21 @@ impl Own {
         receive.recv().map_err(|_| JobLost)
     }
 
-    /// Runs a future on this thread, with its timers and connections there.
+    /// Runs a future on this thread, with its timers and connections there. The thread may be one of any executor, which is
+    /// why none is asked for help: tokio's would refuse, or have the future wait for a turn that never ends.
     pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
         let _within = self.handle.enter();
-        futures::executor::block_on(future)
+        let parked = Arc::new(Parked { thread: thread::current(), woken: AtomicBool::new(false) });
+        let waker = Waker::from(Arc::clone(&parked));
+        let mut future = pin!(tokio::task::unconstrained(future));
+        loop {
+            if let Poll::Ready(done) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return done;
+            }
+            while !parked.woken.swap(false, Ordering::Acquire) {
+                thread::park();
+            }
+        }
     }
 
     pub(crate) fn spawn<T: Send + 'static>(&self, job: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
@@ -41,6 +56,19 @@ impl Own {
     /// An environment whose background work goes on there.
     pub(crate) fn env(&self) -> Arc<SystemEnv> {
         Arc::new(SystemEnv::on(self.handle.clone()))
+    }
+}
+
+/// A thread that sleeps until it is woken.
+struct Parked {
+    thread: Thread,
+    woken: AtomicBool,
+}
+
+impl Wake for Parked {
+    fn wake(self: Arc<Parked>) {
+        self.woken.store(true, Ordering::Release);
+        self.thread.unpark();
     }
 }
 

@@ -36,7 +36,8 @@ impl FollowerConfig {
     }
 
     /// Keeps parts of objects in a folder of the local disk, which belongs to this follower alone, up to so many bytes.
-    /// What another store, prefix or bucket left there is removed. Default: nothing is kept there.
+    /// What another store, prefix or bucket left there is removed. While another follower has it, opening waits for a second,
+    /// and fails then. Default: nothing is kept there.
     pub fn cache_dir(mut self, dir: impl AsRef<Path>, bytes: u64) -> FollowerConfig {
         self.parts = Some((dir.as_ref().to_owned(), bytes));
         self

@@ -1,12 +1,10 @@
 //! Brings parts of tables into memory: ranges of their objects, each asked for once however many wait for it, verified and
 //! decompressed before anybody sees them.
 
-use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::FutureExt;
 use futures::future::{join_all, try_join_all};
 use object_store::ObjectStore;
 
@@ -28,8 +26,18 @@ use crate::sstable::transcode::raw;
 /// Bytes of an object from which its blocks are decompressed where it may take a while.
 const ASIDE: u64 = 128 << 10;
 
-/// A data block, or the meta blocks.
-type Unit = (TableId, Option<usize>);
+/// A data block of a table.
+type Block = (TableId, usize);
+
+/// What could be decoded, and the first thing that could not.
+#[derive(Clone)]
+pub(super) struct Decoded<T> {
+    good: Vec<T>,
+    bad: Option<Corruption>,
+}
+
+/// Blocks by their numbers.
+type Fetched = Decoded<(usize, Arc<Loaded>)>;
 
 /// The outside of a follower: objects, the local disk, and what is in memory of them.
 pub(super) struct Fetcher {
@@ -40,7 +48,8 @@ pub(super) struct Fetcher {
     pub(super) reads: Arc<Reads>,
     pub(super) shelf: Shelf,
     pub(super) parts: Option<Arc<Parts>>,
-    pub(super) flights: Flights<Unit, ()>,
+    pub(super) metas: Flights<TableId, Arc<Meta>>,
+    pub(super) flights: Flights<Block, Fetched>,
     /// Bytes of objects that a scan may ask for ahead.
     pub(super) read_ahead: u64,
 }
@@ -66,17 +75,17 @@ impl Fetcher {
         &self,
         table: &Arc<Table>,
         range: Range<u64>,
-        decode: impl Fn(&Table, Piece<'_>) -> Result<T, Corruption> + Clone + Send + 'static,
-    ) -> Result<T, StorageError> {
+        decode: impl Fn(&Table, Piece<'_>) -> Decoded<T> + Clone + Send + 'static,
+    ) -> Result<Decoded<T>, StorageError> {
         let bytes = self.bytes(table, range.clone()).await?;
         let decoded = self.decode(table, range.clone(), bytes, decode.clone()).await?;
-        match (decoded, &self.parts) {
-            (Err(_), Some(parts)) => {
+        match (&decoded.bad, &self.parts) {
+            (Some(_), Some(parts)) => {
                 parts.forget(&*self.env, table.info.id, range.clone()).await?;
                 let bytes = object::get_range(&*self.objects, &self.names.table(table.info.id), range.clone()).await?;
-                Ok(self.decode(table, range, bytes, decode).await??)
+                self.decode(table, range, bytes, decode).await
             }
-            (decoded, _) => Ok(decoded?),
+            _ => Ok(decoded),
         }
     }
 
@@ -85,8 +94,8 @@ impl Fetcher {
         table: &Arc<Table>,
         range: Range<u64>,
         bytes: Bytes,
-        decode: impl Fn(&Table, Piece<'_>) -> Result<T, Corruption> + Send + 'static,
-    ) -> Result<Result<T, Corruption>, StorageError> {
+        decode: impl Fn(&Table, Piece<'_>) -> Decoded<T> + Send + 'static,
+    ) -> Result<Decoded<T>, StorageError> {
         if range.end - range.start <= ASIDE {
             return Ok(decode(table, Piece { offset: range.start, bytes: &bytes }));
         }
@@ -95,28 +104,33 @@ impl Fetcher {
         Ok(blocking(&*self.env, job).await?)
     }
 
+    /// The table of the newest views that has this one's name, if it is another one.
+    fn other(&self, table: &Arc<Table>) -> Option<Arc<Table>> {
+        self.shelf.current(table.info.id).filter(|current| !Arc::ptr_eq(current, table))
+    }
+
     /// Makes sure that the meta blocks of a table are there.
     pub(super) async fn meta(self: &Arc<Fetcher>, table: &Arc<Table>) -> Result<(), StorageError> {
         let lazy = lazy(table)?;
-        let id = table.info.id;
-        loop {
-            if lazy.meta().is_some() {
-                return Ok(());
+        let known = || self.other(table).and_then(|other| other.lazy()?.meta().map(Arc::clone));
+        while lazy.meta().is_none() {
+            if let Some(meta) = known() {
+                lazy.open(meta);
+                break;
             }
-            if let Some(meta) = self.shelf.current(id).as_ref().and_then(|current| current.lazy()?.meta()) {
-                lazy.open(Arc::clone(meta));
-                return Ok(());
-            }
-            let missing = |_: &Unit| lazy.meta().is_none();
             let fetch = |_| {
                 let (fetcher, table) = (Arc::clone(self), Arc::clone(table));
-                async move { fetcher.fetch_meta(&table).await }.boxed()
+                async move { fetcher.fetch_meta(&table).await }
             };
-            try_join_all(self.flights.board([(id, None)].into_iter(), missing, fetch)).await?;
+            let missing = |_: &TableId| lazy.meta().is_none() && known().is_none();
+            for flight in self.metas.board(&*self.env, [table.info.id].into_iter(), missing, fetch) {
+                lazy.open(flight.landed().await?);
+            }
         }
+        Ok(())
     }
 
-    async fn fetch_meta(&self, table: &Arc<Table>) -> Result<(), StorageError> {
+    async fn fetch_meta(&self, table: &Arc<Table>) -> Result<Arc<Meta>, StorageError> {
         let length = table.info.object_len;
         let begin = length.checked_sub(table.info.meta_len).filter(|_| table.info.meta_len > 0);
         let begin = begin.ok_or_else(|| {
@@ -124,20 +138,25 @@ impl Fetcher {
             Corruption::new(table.name(), 0, what)
         })?;
         let layout = self.verified(table, begin..length, move |table, piece| {
-            let layout = Layout::read(table.name(), table.info.id, piece)?;
-            layout.check(table.name(), &table.info, length)?;
-            Ok((layout, piece.bytes.to_vec()))
+            let layout = Layout::read(table.name(), table.info.id, piece);
+            let layout = layout.and_then(|layout| layout.check(table.name(), &table.info, length).map(|()| layout));
+            match layout {
+                Ok(layout) => Decoded { good: vec![(layout, piece.bytes.to_vec())], bad: None },
+                Err(bad) => Decoded { good: Vec::new(), bad: Some(bad) },
+            }
         });
-        let (layout, bytes) = layout.await?;
+        let mut decoded = layout.await?;
+        let Some((layout, bytes)) = decoded.good.pop() else {
+            return Err(decoded.bad.map_or(StorageError::JobLost, StorageError::Corrupt));
+        };
         let meta = Arc::new(Meta::new(bytes, layout, |bytes| self.shelf.charge(bytes)));
         lazy(table)?.open(Arc::clone(&meta));
         // Somebody may have another table of that name, which does not hold what was given up meanwhile.
-        let current = self.shelf.current(table.info.id).filter(|current| !Arc::ptr_eq(current, table));
-        if let Some(lazy) = current.as_ref().and_then(|current| current.lazy()) {
+        if let Some(lazy) = self.other(table).as_ref().and_then(|other| other.lazy()) {
             lazy.open(Arc::clone(&meta));
         }
         self.shelf.grown(meta.memory());
-        Ok(())
+        Ok(meta)
     }
 
     /// Makes sure that some blocks of a table are there, and before that its meta blocks.
@@ -148,59 +167,66 @@ impl Fetcher {
     ) -> Result<(), StorageError> {
         self.meta(table).await?;
         let lazy = lazy(table)?;
+        let known = |n| self.other(table).and_then(|other| other.lazy()?.get(n));
         let id = table.info.id;
-        let mut outcome = Ok(());
         loop {
-            if let Some(current) = self.shelf.current(id).filter(|current| !Arc::ptr_eq(current, table))
-                && let Some(there) = current.lazy()
-            {
-                for n in wanted.clone().filter(|n| !lazy.has(*n)) {
-                    if let Some(block) = there.get(n) {
-                        lazy.put(n, block);
-                    }
+            for n in wanted.clone().filter(|n| !lazy.has(*n)) {
+                if let Some(block) = known(n) {
+                    lazy.put(n, block);
                 }
             }
-            let missing = |n: &usize| !lazy.has(*n);
+            let fetch = |units: Vec<Block>| {
+                let blocks: Vec<usize> = units.into_iter().map(|(_, n)| n).collect();
+                let (fetcher, table) = (Arc::clone(self), Arc::clone(table));
+                async move { fetcher.fetch_blocks(&table, &blocks).await }
+            };
+            let missing = |(_, n): &Block| !lazy.has(*n) && known(*n).is_none();
+            let flights = self.flights.board(&*self.env, wanted.clone().map(|n| (id, n)), missing, fetch);
+            let mut failure = None;
+            for landed in join_all(flights.iter().map(|flight| flight.landed())).await {
+                match landed {
+                    Ok(Decoded { good, bad }) => {
+                        good.into_iter().filter(|(n, _)| wanted.contains(n)).for_each(|(n, block)| {
+                            lazy.put(n, block);
+                        });
+                        failure = failure.or(bad.map(StorageError::Corrupt));
+                    }
+                    Err(error) => failure = failure.or(Some(error)),
+                }
+            }
             // What failed may have been others' blocks.
-            if !wanted.clone().any(|n| missing(&n)) {
+            if wanted.clone().all(|n| lazy.has(n)) {
                 return Ok(());
             }
-            outcome?;
-            let units = wanted.clone().map(|n| (id, Some(n)));
-            let fetch = |units: Vec<Unit>| {
-                let blocks: Vec<usize> = units.into_iter().filter_map(|(_, n)| n).collect();
-                let (fetcher, table) = (Arc::clone(self), Arc::clone(table));
-                async move { fetcher.fetch_blocks(&table, &blocks).await }.boxed()
-            };
-            let flights = self.flights.board(units, |(_, n)| n.as_ref().is_some_and(missing), fetch);
-            // The others go on: what they bring may be all that is wanted.
-            outcome = join_all(flights).await.into_iter().collect();
+            if let Some(failure) = failure {
+                return Err(failure);
+            }
         }
     }
 
-    /// Fetches blocks, whose numbers ascend; those that are not damaged although others are.
-    async fn fetch_blocks(&self, table: &Arc<Table>, blocks: &[usize]) -> Result<(), StorageError> {
+    /// Fetches blocks, whose numbers ascend.
+    async fn fetch_blocks(&self, table: &Arc<Table>, blocks: &[usize]) -> Result<Fetched, StorageError> {
         let pieces = blocks.chunk_by(|one, next| one + 1 == *next);
-        let fetched = pieces.map(|piece| async move {
-            match self.piece(table, piece[0]..piece[piece.len() - 1] + 1).await {
-                Err(StorageError::Corrupt(_)) if piece.len() > 1 => {
-                    join_all(piece.iter().map(|n| self.piece(table, *n..*n + 1))).await.into_iter().collect()
-                }
-                outcome => outcome,
-            }
-        });
-        join_all(fetched).await.into_iter().collect()
+        let fetched = try_join_all(pieces.map(|piece| self.piece(table, piece[0]..piece[piece.len() - 1] + 1))).await?;
+        let mut all = Fetched { good: Vec::new(), bad: None };
+        for Decoded { good, bad } in fetched {
+            all.good.extend(good);
+            all.bad = all.bad.or(bad);
+        }
+        Ok(all)
     }
 
     /// Fetches blocks that stand one behind the other.
-    async fn piece(&self, table: &Arc<Table>, blocks: Range<usize>) -> Result<(), StorageError> {
+    async fn piece(&self, table: &Arc<Table>, blocks: Range<usize>) -> Result<Fetched, StorageError> {
         let lazy = lazy(table)?;
         let handle = |n| match lazy.handle(table.name(), n) {
             Some(handle) => handle,
             None => Err(Corruption::new(table.name(), 0, "the index is not at hand")),
         };
         let handles: Vec<Handle> = blocks.clone().map(handle).collect::<Result<_, _>>()?;
-        let (Some(first), Some(last)) = (handles.first(), handles.last()) else { return Ok(()) };
+        let (Some(first), Some(last)) = (handles.first(), handles.last()) else {
+            return Ok(Fetched { good: Vec::new(), bad: None });
+        };
         let range = first.offset..last.offset.saturating_add(u64::from(last.len));
         let meta = table.info.object_len - table.info.meta_len;
         let ascend =
@@ -210,26 +236,35 @@ impl Fetcher {
             return Err(Corruption::new(table.name(), range.start, what).into());
         }
         let decode = move |table: &Table, piece: Piece<'_>| {
-            let one = |handle: &Handle| {
-                let (payload, codec) = block::verified(table.name(), table.info.id, piece, *handle)?;
-                raw(table.name(), handle.offset, payload, codec).map(Cow::into_owned)
-            };
-            handles.iter().map(one).collect::<Result<Vec<_>, _>>()
+            let mut decoded = Decoded { good: Vec::new(), bad: None };
+            for (n, handle) in blocks.clone().zip(&handles) {
+                let payload = block::verified(table.name(), table.info.id, piece, *handle)
+                    .and_then(|(payload, codec)| raw(table.name(), handle.offset, payload, codec));
+                match payload {
+                    Ok(payload) => decoded.good.push((n, handle.offset, payload.into_owned())),
+                    Err(bad) => decoded.bad = decoded.bad.or(Some(bad)),
+                }
+            }
+            decoded
         };
-        let payloads = self.verified(table, range.clone(), decode).await?;
-        let current = self.shelf.current(table.info.id).filter(|current| !Arc::ptr_eq(current, table));
-        let mut grown = 0;
-        for (n, payload) in blocks.zip(payloads) {
+        let Decoded { good, mut bad } = self.verified(table, range, decode).await?;
+        let other = self.other(table);
+        let (mut grown, mut fetched) = (0, Vec::with_capacity(good.len()));
+        for (n, offset, payload) in good {
             let bytes = payload.len() as u64;
-            let bad = || Corruption::new(table.name(), range.start, "the tail of a block makes no sense");
-            let loaded = Arc::new(Loaded::new(payload, |bytes| self.shelf.charge(bytes)).ok_or_else(bad)?);
+            let Some(loaded) = Loaded::new(payload, |bytes| self.shelf.charge(bytes)).map(Arc::new) else {
+                let senseless = Corruption::new(table.name(), offset, "the tail of a block makes no sense");
+                bad = bad.or(Some(senseless));
+                continue;
+            };
             let mut put = lazy.put(n, Arc::clone(&loaded));
-            if let Some(lazy) = current.as_ref().and_then(|current| current.lazy()) {
-                put = lazy.put(n, loaded);
+            if let Some(lazy) = other.as_ref().and_then(|other| other.lazy()) {
+                put = lazy.put(n, Arc::clone(&loaded));
             }
             grown += if put { bytes } else { 0 };
+            fetched.push((n, loaded));
         }
         self.shelf.grown(grown);
-        Ok(())
+        Ok(Fetched { good: fetched, bad })
     }
 }

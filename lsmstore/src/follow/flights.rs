@@ -1,42 +1,60 @@
 //! What is being fetched at the moment, so that nobody fetches it a second time.
+//!
+//! A fetch is a task of its own: it goes on whoever of those who wait is looked after, ends when nobody waits any more, and
+//! its outcome is everybody's.
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use futures::FutureExt;
-use futures::future::{BoxFuture, Shared, WeakShared};
+use futures::future::{Either, select};
+use tokio::sync::watch;
 
+use crate::env::Env;
 use crate::error::StorageError;
 
-/// Something that is under way. All who wait for it move it on, and share its outcome; it ends when nobody does.
-pub(super) type Flight<T> = Shared<Fetching<T>>;
-/// What is waited for.
-pub(super) type Fetching<T> = BoxFuture<'static, Result<T, StorageError>>;
+type Outcome<T> = Result<T, StorageError>;
 
-/// Things that are under way.
-pub(super) struct Flights<K, T: Clone>(Arc<Mutex<UnderWay<K, T>>>);
+/// Something that is under way, as long as somebody holds this.
+#[derive(Debug)]
+pub(super) struct Flight<T>(watch::Receiver<Option<Outcome<T>>>);
 
-struct UnderWay<K, T: Clone> {
-    /// Of the next flight.
-    number: u64,
-    of: HashMap<K, (u64, WeakShared<Fetching<T>>)>,
+impl<T: Clone> Flight<T> {
+    /// Waits for it.
+    pub(super) async fn landed(&self) -> Outcome<T> {
+        let mut landing = self.0.clone();
+        let landed = landing.wait_for(Option::is_some).await;
+        landed.ok().and_then(|outcome| outcome.clone()).unwrap_or(Err(StorageError::JobLost))
+    }
 }
 
-impl<K, T: Clone> Default for Flights<K, T> {
+/// Things that are under way.
+#[derive(Debug)]
+pub(super) struct Flights<K, T>(Arc<Mutex<UnderWay<K, T>>>);
+
+#[derive(Debug)]
+struct UnderWay<K, T> {
+    /// Of the next flight.
+    number: u64,
+    of: HashMap<K, (u64, Weak<Flight<T>>)>,
+}
+
+impl<K, T> Default for Flights<K, T> {
     fn default() -> Flights<K, T> {
         Flights(Arc::new(Mutex::new(UnderWay { number: 0, of: HashMap::new() })))
     }
 }
 
 /// Dropped when it is there, or failed, or nobody wants it any more.
-struct Landing<K: Eq + Hash, T: Clone> {
+struct Landing<K: Eq + Hash, T> {
     flights: Arc<Mutex<UnderWay<K, T>>>,
     number: u64,
     keys: Vec<K>,
 }
 
-fn lock<K, T: Clone>(map: &Mutex<UnderWay<K, T>>) -> MutexGuard<'_, UnderWay<K, T>> {
+fn lock<K, T>(map: &Mutex<UnderWay<K, T>>) -> MutexGuard<'_, UnderWay<K, T>> {
     // Each change is one insertion or removal.
     map.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -44,42 +62,48 @@ fn lock<K, T: Clone>(map: &Mutex<UnderWay<K, T>>) -> MutexGuard<'_, UnderWay<K, 
 impl<K: Eq + Hash + Clone + Send + 'static, T: Clone + Send + Sync + 'static> Flights<K, T> {
     /// What brings those that are `wanted`, which is asked while nothing can begin: flights that are under way, and one for
     /// those that nobody fetches, made by `fetch`.
-    pub(super) fn board(
+    pub(super) fn board<F: Future<Output = Outcome<T>> + Send + 'static>(
         &self,
+        env: &dyn Env,
         keys: impl Iterator<Item = K>,
         wanted: impl Fn(&K) -> bool,
-        fetch: impl FnOnce(Vec<K>) -> Fetching<T>,
-    ) -> Vec<Flight<T>> {
-        let mut flights: Vec<Flight<T>> = Vec::new();
+        fetch: impl FnOnce(Vec<K>) -> F,
+    ) -> Vec<Arc<Flight<T>>> {
+        let mut flights: Vec<Arc<Flight<T>>> = Vec::new();
         let mut mine = Vec::new();
         let mut map = lock(&self.0);
         for key in keys.filter(wanted) {
             match map.of.get(&key).and_then(|(_, flight)| flight.upgrade()) {
-                Some(flight) if flights.iter().any(|other| other.ptr_eq(&flight)) => {}
+                Some(flight) if flights.iter().any(|other| Arc::ptr_eq(other, &flight)) => {}
                 Some(flight) => flights.push(flight),
                 None => mine.push(key),
             }
         }
-        if !mine.is_empty() {
-            let number = map.number;
-            map.number += 1;
-            let landing = Landing { flights: Arc::clone(&self.0), number, keys: mine.clone() };
-            let fetching = fetch(mine.clone());
-            let flight = async move {
-                let _landing = landing;
-                fetching.await
-            };
-            let flight = flight.boxed().shared();
-            if let Some(weak) = flight.downgrade() {
-                map.of.extend(mine.into_iter().map(|key| (key, (number, weak.clone()))));
-            }
-            flights.push(flight);
+        if mine.is_empty() {
+            return flights;
         }
+        let (send, receive) = watch::channel(None);
+        let flight = Arc::new(Flight(receive));
+        let number = map.number;
+        map.number += 1;
+        map.of.extend(mine.iter().map(|key| (key.clone(), (number, Arc::downgrade(&flight)))));
+        drop(map);
+        flights.push(flight);
+        let landing = Landing { flights: Arc::clone(&self.0), number, keys: mine.clone() };
+        let fetching = AssertUnwindSafe(fetch(mine)).catch_unwind();
+        env.reactor().spawn(Box::pin(async move {
+            let _landing = landing;
+            let fetched = match select(Box::pin(fetching), Box::pin(send.closed())).await {
+                Either::Left((fetched, _)) => fetched.unwrap_or(Err(StorageError::JobLost)),
+                Either::Right(_) => return,
+            };
+            send.send_replace(Some(fetched));
+        }));
         flights
     }
 }
 
-impl<K: Eq + Hash, T: Clone> Drop for Landing<K, T> {
+impl<K: Eq + Hash, T> Drop for Landing<K, T> {
     fn drop(&mut self) {
         let mut map = lock(&self.flights);
         for key in &self.keys {

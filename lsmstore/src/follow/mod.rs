@@ -152,7 +152,7 @@ impl Follower {
         let objects = Arc::new(CountedObjects::new(objects, Arc::clone(&requests))) as Arc<dyn ObjectStore>;
         let names = Names::new(&config.prefix);
         let known = env.reactor().monotonic();
-        let Some((number, manifest)) = publish::latest(&*objects, &names).await? else {
+        let Some((number, manifest)) = publish::latest(&*objects, &names, None).await? else {
             return Err(FollowError::NoStore { prefix: config.prefix });
         };
         let parts = match &config.parts {
@@ -170,6 +170,7 @@ impl Follower {
             requests,
             reads: Arc::new(Reads::default()),
             parts,
+            metas: Flights::default(),
             flights: Flights::default(),
             read_ahead: config.read_ahead_bytes.min(config.cache_bytes / 8).max(1),
         });
@@ -318,7 +319,11 @@ impl Follower {
     async fn jump(&self, tails: &mut Vec<Tail>) -> Result<Option<bool>, FollowError> {
         let Fetcher { objects, names, .. } = &*self.inner.fetcher;
         let info = self.newest().contents.info.clone();
-        match publish::latest(&**objects, names).await? {
+        let newest = match publish::latest(&**objects, names, info.number.checked_sub(1)).await? {
+            None => publish::latest(&**objects, names, None).await?,
+            newest => newest,
+        };
+        match newest {
             Some((_, manifest)) if manifest.store_id != info.store_id => {
                 Err(FollowError::AnotherStore { found: manifest.store_id, expected: info.store_id })
             }

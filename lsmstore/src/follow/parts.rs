@@ -13,15 +13,13 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures::FutureExt;
 use futures::future::try_join_all;
 use object_store::ObjectStore;
 use object_store::path::Path as ObjectPath;
 
-use crate::env::{Env, blocking, write_whole};
+use crate::env::{Env, blocking, lock_soon, write_whole};
 use crate::error::StorageError;
 use crate::follow::flights::Flights;
 use crate::object;
@@ -31,9 +29,6 @@ use crate::sstable::read::Table;
 /// Bytes of a part.
 pub(super) const PART: u64 = 256 << 10;
 const LOCK: &str = "LOCK";
-/// How often, and after what pause each, a folder is tried that somebody holds.
-const ATTEMPTS: usize = 50;
-const PAUSE: Duration = Duration::from_millis(20);
 /// Names the bucket, prefix and store whose parts are in the folder.
 const IDENTITY: &str = "STORE";
 
@@ -119,22 +114,11 @@ fn aside(name: &str) -> bool {
     whole.is_some_and(|whole| whole == IDENTITY || named(&format!("{whole}.part")).is_some())
 }
 
-/// Takes a folder. One that was given up a moment ago is held until the last of what it asked for has come.
-async fn take(env: &dyn Env, dir: &Path) -> io::Result<Box<dyn Send + Sync>> {
-    for _ in 1..ATTEMPTS {
-        match env.lock(&dir.join(LOCK)) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => env.reactor().sleep(PAUSE).await,
-            outcome => return outcome,
-        }
-    }
-    env.lock(&dir.join(LOCK))
-}
-
 impl Parts {
     /// What is in a folder from the last time, if that was for the same `identity`; else nothing. Files that are not ours stay.
     pub(super) async fn open(env: &dyn Env, dir: &Path, limit: u64, identity: &str) -> Result<Parts, StorageError> {
         env.create_dir(dir).map_err(StorageError::local(dir))?;
-        let _lock = take(env, dir).await.map_err(StorageError::local(dir))?;
+        let _lock = lock_soon(env, &dir.join(LOCK)).await.map_err(StorageError::local(dir))?;
         let opened = (|| {
             let ours = match env.read(&dir.join(IDENTITY)) {
                 Ok(found) => found == identity.as_bytes(),
@@ -205,10 +189,11 @@ impl Parts {
             let fetch = |mine: Vec<PartId>| {
                 let (parts, objects, env, path) =
                     (Arc::clone(self), Arc::clone(objects), Arc::clone(env), path.clone());
-                async move { parts.fetch(&*objects, &*env, &path, length, mine).await }.boxed()
+                async move { parts.fetch(&*objects, &*env, &path, length, mine).await }
             };
-            let flights = self.flights.board(missing.into_iter().map(|part| (id, part)), absent, fetch);
-            found.extend(try_join_all(flights).await?.into_iter().flatten());
+            let flights = self.flights.board(&**env, missing.into_iter().map(|part| (id, part)), absent, fetch);
+            let landed = try_join_all(flights.iter().map(|flight| flight.landed())).await?;
+            found.extend(landed.into_iter().flatten());
         }
         let within = |part: u64, bytes: &Bytes| {
             let begin = part * PART;

@@ -1,8 +1,9 @@
 //! A walk through a snapshot in one direction, which waits for what it needs and has asked for what it will need.
 //!
 //! The walk itself is that of a view ([`Iter`]). What is not at hand ends it; when it has come, the walk begins again behind
-//! the last key that it came by, shown or deleted. It is on the view with which it began until it has to wait, or until another one, that holds less, has taken
-//! its place: so a scan of any length keeps no more in memory than the budget and what was asked for ahead.
+//! the last key that it came by, shown or deleted. It is on the view with which it began until it has to wait, or until
+//! another one, that holds less, has taken its place: so a scan of any length keeps no more in memory than the budget and
+//! what was asked for ahead.
 
 use std::fmt::{self, Debug, Formatter};
 use std::ops::Bound;
@@ -36,7 +37,7 @@ pub struct SnapshotScan {
     /// It is not known yet whether `last` is deleted.
     undecided: bool,
     ended: bool,
-    /// Something was waited for on the view of the walk, which is kept until a key is found: each attempt, after an error or
+    /// Something was waited for on the view of the walk, which is kept until it comes by a key: each attempt, after an error or
     /// by somebody who had stopped waiting, finds more than the one before.
     waiting: bool,
     ahead: Ahead,
@@ -122,6 +123,11 @@ impl SnapshotScan {
         if self.walked >= STEP {
             self.look_ahead();
             self.leave_old();
+        }
+        if self.begun && !self.inside(&self.last) {
+            // A deleted key behind the end was all that it came by.
+            self.ended = true;
+            return Ok(());
         }
         loop {
             let moved = match &mut self.walk {

@@ -99,7 +99,7 @@ pub async fn candidates(
     env: &Arc<dyn Env>,
 ) -> Result<Candidates, StorageError> {
     let names = crate::object::Names::new(&config.prefix);
-    let latest = publish::latest(&**objects, &names).await?;
+    let latest = publish::latest(&**objects, &names, None).await?;
     let (env, config) = (Arc::clone(env), config.clone());
     let seam = Arc::clone(&env);
     let look = move || {
@@ -193,6 +193,6 @@ pub async fn read_manifest(
 /// [`StorageError`] if the object store fails or the manifest is damaged.
 pub async fn peek(objects: &Arc<dyn ObjectStore>, prefix: &str) -> Result<Option<ManifestInfo>, StorageError> {
     let names = crate::object::Names::new(prefix);
-    let latest = publish::latest(&**objects, &names).await?;
+    let latest = publish::latest(&**objects, &names, None).await?;
     Ok(latest.map(|(number, manifest)| ManifestInfo::of(number, &manifest)))
 }

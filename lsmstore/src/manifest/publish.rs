@@ -1,6 +1,6 @@
 //! Finding the newest manifest, and making the next one.
 
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use uuid::Uuid;
 
@@ -9,9 +9,16 @@ use crate::fail;
 use crate::manifest::Manifest;
 use crate::object::{self, Created, Names};
 
-/// The newest manifest; none if there is none.
-pub(crate) async fn latest(objects: &dyn ObjectStore, names: &Names) -> Result<Option<(u64, Manifest)>, StorageError> {
-    let Some(number) = newest_number(objects, names, None).await? else { return Ok(None) };
+/// Names that one request lists.
+const PAGE: usize = 1000;
+
+/// The newest manifest, above `after` if that is given; none if there is none.
+pub(crate) async fn latest(
+    objects: &dyn ObjectStore,
+    names: &Names,
+    after: Option<u64>,
+) -> Result<Option<(u64, Manifest)>, StorageError> {
+    let Some(number) = newest_number(objects, names, after).await? else { return Ok(None) };
     let path = names.manifest(number);
     let bytes = object::get(objects, &path).await?.ok_or_else(|| StorageError::Missing { object: path.to_string() })?;
     let manifest = Manifest::decode(path.as_ref(), number, &bytes).map_err(|mut corruption| {
@@ -24,22 +31,46 @@ pub(crate) async fn latest(objects: &dyn ObjectStore, names: &Names) -> Result<O
     Ok(Some((number, manifest)))
 }
 
-/// The highest number of a manifest, above `after` if that is given.
+/// The highest number of a manifest, above `after` if that is given. There may be very many: it leaps over most of them.
 pub(crate) async fn newest_number(
     objects: &dyn ObjectStore,
     names: &Names,
     after: Option<u64>,
 ) -> Result<Option<u64>, StorageError> {
+    let (mut newest, mut leap, mut narrowing) = (None, 0_u64, false);
+    loop {
+        let behind = newest.or(after).map(|number: u64| number.saturating_add(leap));
+        let page = page(objects, names, behind).await?;
+        // Ascending in most stores, but not in a folder.
+        let highest = page.iter().flatten().max().copied();
+        match highest {
+            Some(_) if page.len() < PAGE => return Ok(highest),
+            Some(_) => {
+                newest = highest;
+                leap = if narrowing { leap / 2 } else { (leap * 2).max(PAGE as u64) };
+            }
+            None if leap == 0 && page.len() < PAGE => return Ok(newest),
+            // Full of names that are none of ours.
+            None if leap == 0 => {
+                return Ok(numbers(objects, names).await?.last().copied().filter(|n| Some(*n) > after));
+            }
+            None => (narrowing, leap) = (true, leap / 2),
+        }
+        if leap < PAGE as u64 {
+            leap = 0;
+        }
+    }
+}
+
+/// The first names of manifests behind one, as their numbers; up to a [`PAGE`].
+async fn page(objects: &dyn ObjectStore, names: &Names, behind: Option<u64>) -> Result<Vec<Option<u64>>, StorageError> {
     let dir = names.manifests();
-    let listed = match after {
+    let listed = match behind {
         Some(number) => objects.list_with_offset(Some(&dir), &names.manifest(number)),
         None => objects.list(Some(&dir)),
     };
-    let numbers = listed.try_filter_map(|meta| async move { Ok(Names::manifest_number(&meta.location)) });
-    numbers
-        .try_fold(None, |newest: Option<u64>, number| async move { Ok(newest.max(Some(number))) })
-        .await
-        .map_err(StorageError::object(format!("listing {dir}")))
+    let found = listed.take(PAGE).map_ok(|meta| Names::manifest_number(&meta.location)).try_collect();
+    found.await.map_err(StorageError::object(format!("listing {dir}")))
 }
 
 /// The numbers of all manifests, ascending.
@@ -65,4 +96,61 @@ pub(crate) async fn create(
         Err(corruption) => Err(corruption),
     })
     .await
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use object_store::memory::InMemory;
+    use object_store::{ObjectStoreExt, PutPayload};
+
+    #[tokio::test]
+    async fn the_newest_is_found_whatever_is_there() {
+        let (names, folder) = (Names::new("test"), tempfile::tempdir().unwrap());
+        let local = object_store::local::LocalFileSystem::new_with_prefix(folder.path()).unwrap();
+        let counts = [0, 1, 2, 999, 1000, 1001, 2000, 2001, 3500, 9000];
+        for (objects, counts) in [(&InMemory::new() as &dyn ObjectStore, &counts[..]), (&local, &counts[..8])] {
+            let mut there = 0;
+            for &count in counts {
+                while there < count {
+                    there += 1;
+                    objects.put(&names.manifest(there), PutPayload::default()).await.unwrap();
+                }
+                let newest = (count > 0).then_some(count);
+                assert_eq!(newest_number(objects, &names, None).await.unwrap(), newest);
+                for after in [1, 998, 999, 1000, 1500, 3499, 8999, 9000] {
+                    let above = newest.filter(|newest| *newest > after);
+                    assert_eq!(newest_number(objects, &names, Some(after)).await.unwrap(), above, "above {after}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_collected_and_what_is_none_of_ours_hides_nothing() {
+        let (names, objects) = (Names::new("test"), InMemory::new());
+        // One that a checkpoint holds, and then a long gap.
+        for number in [5].into_iter().chain(70_000..72_500) {
+            objects.put(&names.manifest(number), PutPayload::default()).await.unwrap();
+        }
+        assert_eq!(newest_number(&objects, &names, None).await.unwrap(), Some(72_499));
+        for n in 0..1500 {
+            let name = names.manifests().join(format!("!{n}"));
+            objects.put(&name, PutPayload::default()).await.unwrap();
+        }
+        assert_eq!(newest_number(&objects, &names, None).await.unwrap(), Some(72_499));
+    }
+
+    #[tokio::test]
+    async fn a_hundred_thousand_take_few_requests() {
+        let (names, objects) = (Names::new("test"), InMemory::new());
+        for number in 1..=100_000 {
+            objects.put(&names.manifest(number), PutPayload::default()).await.unwrap();
+        }
+        let counters = std::sync::Arc::new(crate::metrics::objects::RequestCounters::default());
+        let objects = crate::metrics::objects::CountedObjects::new(std::sync::Arc::new(objects), counters.clone());
+        assert_eq!(newest_number(&objects, &names, None).await.unwrap(), Some(100_000));
+        assert!(counters.list.requests.get() < 25, "{} requests", counters.list.requests.get());
+    }
 }

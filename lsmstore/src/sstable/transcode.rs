@@ -42,7 +42,8 @@ thread_local! {
     static CONTEXT: RefCell<DCtx<'static>> = RefCell::new(DCtx::create());
 }
 
-/// Decompresses one frame. Streamed, so that memory grows with what comes out and not with what a header claims.
+/// Decompresses one frame. Streamed, so that what is returned grows with what comes out and not with what a header claims;
+/// the context's window follows the header, up to 128 MiB.
 fn inflate(payload: &[u8]) -> Result<Vec<u8>, String> {
     let failed = |code| zstd_safe::get_error_name(code).to_owned();
     CONTEXT.with_borrow_mut(|context| {

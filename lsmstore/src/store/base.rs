@@ -97,7 +97,7 @@ impl Opening<'_> {
     }
 
     async fn newest(&self) -> Result<Option<Newest>, OpenError> {
-        match publish::latest(&**self.objects, self.names).await {
+        match publish::latest(&**self.objects, self.names, None).await {
             Ok(None) => Ok(None),
             Ok(Some((number, manifest))) => Ok(Some(Newest { number, epoch: manifest.epoch, of: number, manifest })),
             Err(damaged @ StorageError::Corrupt(_)) if self.config.base.is_some() => {

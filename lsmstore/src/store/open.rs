@@ -10,7 +10,7 @@ use object_store::ObjectStore;
 use uuid::Uuid;
 
 use crate::config::Config;
-use crate::env::{Env, nonce};
+use crate::env::{Env, lock_soon, nonce};
 use crate::error::{OpenError, StorageError, WriteError};
 use crate::gc::Known;
 use crate::log::LogChoice;
@@ -68,7 +68,7 @@ impl Store {
             env.create_dir(&dir).map_err(local(&dir))?;
         }
         let lock_path = config.local_dir.join(LOCK);
-        let folder = env.lock(&lock_path).map_err(|error| match error.kind() {
+        let folder = lock_soon(&*env, &lock_path).await.map_err(|error| match error.kind() {
             std::io::ErrorKind::WouldBlock => OpenError::InUse { local_dir: config.local_dir.clone() },
             _ => StorageError::local(lock_path)(error).into(),
         })?;

@@ -67,14 +67,9 @@ impl Fixture {
         Store::open(config, Arc::clone(&self.objects) as _, Arc::new(SystemEnv::new()), log).await
     }
 
-    /// Opens with the store's own log, once the job that wrote the log of a store just dropped has given up the folder.
+    /// Opens with the store's own log.
     pub async fn open_own(&self, config: Config) -> Result<Store, OpenError> {
-        loop {
-            match self.try_open(config.clone(), LogChoice::Own).await {
-                Err(OpenError::InUse { .. }) => tokio::task::yield_now().await,
-                opened => return opened,
-            }
-        }
+        self.try_open(config, LogChoice::Own).await
     }
 
     pub async fn open_with(&self, config: Config, log: LogChoice) -> Store {

@@ -347,13 +347,17 @@ async fn what_a_checkpoint_holds_can_be_read_for_as_long() {
 
 #[tokio::test]
 async fn one_whose_calls_block_may_be_used_on_any_thread() {
-    let fixture = Fixture::new();
-    let store = fixture.open().await;
-    fill(&store, 0..100).await;
-    let bucket = Arc::clone(&fixture.objects);
-    let open = move || BlockingFollower::open(FollowerConfig::new("test"), bucket.clone() as _).unwrap();
-    let reads = |follower: BlockingFollower, keys| {
-        assert_eq!(follower.get(&key(3)).unwrap().as_deref(), Some(&value(3)[..]));
+    let (fixture, folder) = (Fixture::new(), tempfile::tempdir().unwrap());
+    let bucket = lsmstore::objects::local(folder.path()).unwrap();
+    let store =
+        Store::open(fixture.config(), bucket.clone(), Arc::new(SystemEnv::new()), LogChoice::Nobody).await.unwrap();
+    fill(&store, 0..2000).await;
+    // So little stays in memory that all is asked for again and again.
+    let open = move || BlockingFollower::open(FollowerConfig::new("test").cache_bytes(20_000), bucket.clone()).unwrap();
+    let reads = |follower: &BlockingFollower, keys| {
+        for n in (0..keys).map(|n| n * 7_919 % keys).step_by(5) {
+            assert_eq!(follower.get(&key(n)).unwrap().as_deref(), Some(&value(n)[..]));
+        }
         let (mut scan, mut found) = (follower.scan(..), 0);
         while let Some((at, held)) = scan.next().unwrap() {
             assert_eq!((at, held), (&key(found)[..], &value(found)[..]));
@@ -361,10 +365,17 @@ async fn one_whose_calls_block_may_be_used_on_any_thread() {
         }
         assert_eq!(found, keys);
     };
-    // A thread of a runtime, and one of none.
+    // A thread of a runtime, one of another executor, and one of none.
     let follower = open();
-    fill(&store, 100..120).await;
+    fill(&store, 2000..2020).await;
     assert!(follower.refresh().unwrap() && !follower.refresh().unwrap());
-    reads(follower, 120);
-    std::thread::spawn(move || reads(open(), 120)).join().unwrap();
+    reads(&follower, 2020);
+    drop(follower);
+    std::thread::spawn(move || {
+        let follower = open();
+        reads(&follower, 2020);
+        futures::executor::block_on(async { reads(&follower, 2020) });
+    })
+    .join()
+    .unwrap();
 }

@@ -1,14 +1,17 @@
 //! A follower of an object store that is slow, fails, or is asked by many at once: what it needs it asks for once, and an error
 //! is one answer and not the last.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
 use kriya_testkit::fault::{Fault, Kind, Operation};
 use kriya_testkit::stores::FaultStore;
-use lsmstore::{Follower, FollowerConfig, SystemEnv};
+use lsmstore::{Env, EnvFile, FollowError, Follower, FollowerConfig, StorageError, SystemEnv};
 
+use crate::env::{Like, Over};
 use crate::fixture::Fixture;
 use crate::following::compacted;
 
@@ -100,14 +103,15 @@ async fn whoever_waits_and_does_not_look_keeps_nobody_else_waiting() {
     let (objects, follower) = behind_faults(&fixture, FollowerConfig::new("test")).await;
     objects.set(vec![slow()]);
     let wanted = key(5);
+    let before = follower.requests().total();
     let mut first = std::pin::pin!(follower.get(&wanted));
     assert!(futures::poll!(&mut first).is_pending());
-    let before = follower.requests().total();
     // Not polled meanwhile.
     let second =
         tokio::time::timeout(Duration::from_secs(20), follower.get(&wanted)).await.expect("it is kept waiting");
     assert!(second.unwrap().is_some());
-    assert!(follower.requests().total() - before <= 1, "it was asked for again");
+    // The index and a block.
+    assert_eq!(follower.requests().total() - before, 2, "it was asked for again");
     assert!(first.await.unwrap().is_some());
     drop(store);
 }
@@ -128,6 +132,42 @@ async fn what_fails_fails_at_once_for_all_who_wait() {
     let asked = follower.requests().total() - before;
     assert!(asked <= 2, "{asked}");
     objects.set(Vec::new());
+    assert!(follower.get(&key(1234)).await.unwrap().is_some());
+    drop(store);
+}
+
+/// A local disk that takes no files, in a bad way.
+#[derive(Debug, Default)]
+struct Panicking {
+    system: SystemEnv,
+    on: AtomicBool,
+}
+
+impl Like for Panicking {
+    fn other(&self) -> &dyn Env {
+        &self.system
+    }
+    fn create(&self, path: &Path) -> std::io::Result<Box<dyn EnvFile>> {
+        assert!(!self.on.load(Ordering::Relaxed), "as it should");
+        self.system.create(path)
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_panics_is_an_error_for_all_who_wait_and_the_next_one_is_asked_anew() {
+    let fixture = Fixture::new();
+    let store = compacted(&fixture).await;
+    let (folder, env) = (tempfile::tempdir().unwrap(), Arc::new(Over(Panicking::default())));
+    let config = FollowerConfig::new("test").cache_dir(folder.path(), 1 << 20);
+    let follower = Follower::open(config, Arc::clone(&fixture.objects) as _, Arc::clone(&env) as _).await.unwrap();
+    env.on.store(true, Ordering::Relaxed);
+    let gets = (0..10).map(|_| {
+        let follower = follower.clone();
+        async move { follower.get(&key(1234)).await.unwrap_err() }
+    });
+    let told = tokio::time::timeout(Duration::from_secs(20), join_all(gets)).await.expect("somebody is kept waiting");
+    assert!(told.iter().all(|error| matches!(error, FollowError::Storage(StorageError::JobLost))), "{told:?}");
+    env.on.store(false, Ordering::Relaxed);
     assert!(follower.get(&key(1234)).await.unwrap().is_some());
     drop(store);
 }

@@ -1,8 +1,11 @@
 //! The store's own log: what was acknowledged comes back, what is torn is cut off, what is damaged is said.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use lsmstore::{Batch, Durability, FlushOptions, LogChoice, OpenError, Store, WriteError};
+use kriya_testkit::fault::{Fault, Kind, Operation};
+use kriya_testkit::stores::FaultStore;
+use lsmstore::{Batch, Durability, FlushOptions, LogChoice, OpenError, Store, SystemEnv, WriteError};
 
 use crate::fixture::{Fixture, get, puts};
 
@@ -234,4 +237,24 @@ fn a_runtime_that_ends_under_a_store_leaves_nobody_waiting() {
     drop(store);
     let store = second.block_on(fixture.open_own(fixture.config().remote_log(true))).unwrap();
     assert_eq!(get(&store, "a").as_deref(), Some("1"));
+}
+
+#[test]
+fn a_runtime_that_ends_while_the_log_is_sent_leaves_nobody_waiting() {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (first, second) = (runtime(), runtime());
+    let fixture = Fixture::new();
+    let objects = Arc::new(FaultStore::new(Arc::clone(&fixture.objects) as _));
+    let env = Arc::new(SystemEnv::on(first.handle().clone()));
+    let opening = Store::open(fixture.config().remote_log(true), Arc::clone(&objects) as _, env, LogChoice::Own);
+    let store = first.block_on(opening).unwrap();
+    objects.set(vec![Fault::always(Kind::Silent).on(&[Operation::Put])]);
+    let written = second.spawn(async move { store.write(puts(&[("a", "1")]), Durability::Remote).await });
+    while objects.struck() == 0 {
+        std::thread::yield_now();
+    }
+    first.shutdown_background();
+    let refused = async { tokio::time::timeout(std::time::Duration::from_secs(20), written).await };
+    let refused = second.block_on(refused).expect("it waits for ever").unwrap();
+    assert!(matches!(refused, Err(WriteError::Unusable(_))), "{refused:?}");
 }
