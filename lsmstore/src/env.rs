@@ -190,6 +190,10 @@ pub(crate) fn write_whole(env: &dyn Env, dir: &Path, name: &str, bytes: &[u8]) -
         env.rename(&aside, &path)?;
         env.sync_dir(dir)
     });
+    if written.is_err() {
+        // There may be no room for it.
+        let _ = env.remove(&aside);
+    }
     written.map_err(StorageError::local(&path))
 }
 

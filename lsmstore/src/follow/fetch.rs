@@ -182,17 +182,21 @@ impl Fetcher {
             };
             let missing = |(_, n): &Block| !lazy.has(*n) && known(*n).is_none();
             let flights = self.flights.board(&*self.env, wanted.clone().map(|n| (id, n)), missing, fetch);
-            let mut failure = None;
+            let (mut failure, mut grown) = (None, 0);
             for landed in join_all(flights.iter().map(|flight| flight.landed())).await {
                 match landed {
                     Ok(Decoded { good, bad }) => {
-                        good.into_iter().filter(|(n, _)| wanted.contains(n)).for_each(|(n, block)| {
-                            lazy.put(n, block);
-                        });
+                        for (n, block) in good.into_iter().filter(|(n, _)| wanted.contains(n)) {
+                            let bytes = block.len() as u64;
+                            grown += if lazy.put(n, block) { bytes } else { 0 };
+                        }
                         failure = failure.or(bad.map(StorageError::Corrupt));
                     }
                     Err(error) => failure = failure.or(Some(error)),
                 }
+            }
+            if grown > 0 && self.other(table).is_none() {
+                self.shelf.grown(grown);
             }
             // What failed may have been others' blocks.
             if wanted.clone().all(|n| lazy.has(n)) {

@@ -6,11 +6,12 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use futures::FutureExt;
 use futures::future::{Either, select};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::env::Env;
 use crate::error::StorageError;
@@ -19,14 +20,33 @@ type Outcome<T> = Result<T, StorageError>;
 
 /// Something that is under way, as long as somebody holds this.
 #[derive(Debug)]
-pub(super) struct Flight<T>(watch::Receiver<Option<Outcome<T>>>);
+pub(super) struct Flight<T>(Arc<Course<T>>);
+
+#[derive(Debug)]
+struct Course<T> {
+    outcome: OnceLock<Outcome<T>>,
+    landed: Notify,
+    given_up: Notify,
+}
 
 impl<T: Clone> Flight<T> {
     /// Waits for it.
     pub(super) async fn landed(&self) -> Outcome<T> {
-        let mut landing = self.0.clone();
-        let landed = landing.wait_for(Option::is_some).await;
-        landed.ok().and_then(|outcome| outcome.clone()).unwrap_or(Err(StorageError::JobLost))
+        loop {
+            let mut landed = pin!(self.0.landed.notified());
+            // From here on nothing is missed.
+            landed.as_mut().enable();
+            match self.0.outcome.get() {
+                Some(outcome) => return outcome.clone(),
+                None => landed.await,
+            }
+        }
+    }
+}
+
+impl<T> Drop for Flight<T> {
+    fn drop(&mut self) {
+        self.0.given_up.notify_one();
     }
 }
 
@@ -52,6 +72,7 @@ struct Landing<K: Eq + Hash, T> {
     flights: Arc<Mutex<UnderWay<K, T>>>,
     number: u64,
     keys: Vec<K>,
+    course: Arc<Course<T>>,
 }
 
 fn lock<K, T>(map: &Mutex<UnderWay<K, T>>) -> MutexGuard<'_, UnderWay<K, T>> {
@@ -82,22 +103,22 @@ impl<K: Eq + Hash + Clone + Send + 'static, T: Clone + Send + Sync + 'static> Fl
         if mine.is_empty() {
             return flights;
         }
-        let (send, receive) = watch::channel(None);
-        let flight = Arc::new(Flight(receive));
+        let (outcome, landed, given_up) = (OnceLock::new(), Notify::new(), Notify::new());
+        let course = Arc::new(Course { outcome, landed, given_up });
+        let flight = Arc::new(Flight(Arc::clone(&course)));
         let number = map.number;
         map.number += 1;
         map.of.extend(mine.iter().map(|key| (key.clone(), (number, Arc::downgrade(&flight)))));
         drop(map);
         flights.push(flight);
-        let landing = Landing { flights: Arc::clone(&self.0), number, keys: mine.clone() };
+        let landing = Landing { flights: Arc::clone(&self.0), number, keys: mine.clone(), course };
         let fetching = AssertUnwindSafe(fetch(mine)).catch_unwind();
         env.reactor().spawn(Box::pin(async move {
-            let _landing = landing;
-            let fetched = match select(Box::pin(fetching), Box::pin(send.closed())).await {
-                Either::Left((fetched, _)) => fetched.unwrap_or(Err(StorageError::JobLost)),
-                Either::Right(_) => return,
-            };
-            send.send_replace(Some(fetched));
+            let given_up = landing.course.given_up.notified();
+            if let Either::Left((Ok(fetched), _)) = select(Box::pin(fetching), pin!(given_up)).await {
+                // Nobody else sets it before this has ended.
+                let _ = landing.course.outcome.set(fetched);
+            }
         }));
         flights
     }
@@ -105,6 +126,9 @@ impl<K: Eq + Hash + Clone + Send + 'static, T: Clone + Send + Sync + 'static> Fl
 
 impl<K: Eq + Hash, T> Drop for Landing<K, T> {
     fn drop(&mut self) {
+        // If it is not there, the task was lost.
+        let _ = self.course.outcome.set(Err(StorageError::JobLost));
+        self.course.landed.notify_waiters();
         let mut map = lock(&self.flights);
         for key in &self.keys {
             // Once nobody wants this one, another may begin before this is dropped.

@@ -13,8 +13,8 @@
 //! 2. Fence the epochs before ours; create the *boundary*, the lowest manifest that stays. What lies below must not be
 //!    begun with any more, see `checkpoint`.
 //! 3. List checkpoints; end those that nobody refreshed, and list again.
-//! 4. List tables and the logs of writers, then look at the local manifest: an object is there only after the local manifest has named it, and what
-//!    that names no more it never names again.
+//! 4. List tables and the logs of writers, then look at the local manifest: an object is there only after the local manifest
+//!    has named it, and what that names no more it never names again.
 //! 5. List manifests again, from the newest on; delete manifests, then tables.
 //!
 //! # Numbers stay taken

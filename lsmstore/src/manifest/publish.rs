@@ -45,21 +45,25 @@ pub(crate) async fn newest_number(
         let highest = page.iter().flatten().max().copied();
         match highest {
             Some(_) if page.len() < PAGE => return Ok(highest),
+            // The store does not heed where it should begin.
+            Some(_) if highest <= newest.or(after) => return all(objects, names, after).await,
             Some(_) => {
                 newest = highest;
                 leap = if narrowing { leap / 2 } else { (leap * 2).max(PAGE as u64) };
             }
             None if leap == 0 && page.len() < PAGE => return Ok(newest),
-            // Full of names that are none of ours.
-            None if leap == 0 => {
-                return Ok(numbers(objects, names).await?.last().copied().filter(|n| Some(*n) > after));
-            }
+            None if leap == 0 => return all(objects, names, after).await,
             None => (narrowing, leap) = (true, leap / 2),
         }
         if leap < PAGE as u64 {
             leap = 0;
         }
     }
+}
+
+/// The highest of all numbers, above `after` if that is given, where names that are none of ours stand in the way.
+async fn all(objects: &dyn ObjectStore, names: &Names, after: Option<u64>) -> Result<Option<u64>, StorageError> {
+    Ok(numbers(objects, names).await?.last().copied().filter(|number| Some(*number) > after))
 }
 
 /// The first names of manifests behind one, as their numbers; up to a [`PAGE`].

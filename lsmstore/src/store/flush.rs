@@ -217,6 +217,8 @@ impl Inner {
         let job = move || {
             let Some(group) = &inner.group else { return inner.freeze(position, None, None) };
             let mut log = lock(&group.log);
+            // Whoever had the log may have met its end.
+            inner.usable()?;
             let slot = log.rotate().map_err(|error| {
                 let what = format!("syncing the log in {} failed: {error}", log.dir().display());
                 inner.poison(Unusable::Poisoned { what })

@@ -187,6 +187,9 @@ impl Inner {
                 Err(error) => drop(waiting.answer.send(Err(error))),
             }
         }
+        if group.is_empty() {
+            return;
+        }
         let written = log.write().and_then(|()| if sync { log.sync() } else { Ok(()) });
         if let Err(error) = written {
             let what = format!("writing the log in {} failed: {error}", log.dir().display());

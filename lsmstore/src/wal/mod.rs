@@ -44,6 +44,8 @@ pub(crate) struct OwnLog {
     length: u64,
     synced: u64,
     buffer: Vec<u8>,
+    /// A write or sync failed: nobody knows what is there, and a sync that is tried again may say yes all the same.
+    failed: bool,
 }
 
 impl OwnLog {
@@ -52,7 +54,16 @@ impl OwnLog {
         let segment = Segment { store, epoch, slot: 0, nonce };
         let file = create(&*env, dir, &segment)?;
         let length = HEADER as u64;
-        Ok(OwnLog { env, dir: dir.to_owned(), segment, file, length, synced: length, buffer: Vec::new() })
+        Ok(OwnLog {
+            env,
+            dir: dir.to_owned(),
+            segment,
+            file,
+            length,
+            synced: length,
+            buffer: Vec::new(),
+            failed: false,
+        })
     }
 
     /// Goes on in the next slot; everything in earlier ones is synced first. Returns the slot.
@@ -62,7 +73,7 @@ impl OwnLog {
             return Ok(self.segment.slot);
         }
         let next = Segment { slot: self.segment.slot + 1, ..self.segment };
-        self.file = create(&*self.env, &self.dir, &next)?;
+        self.file = self.once(|log| create(&*log.env, &log.dir, &next))?;
         self.segment = next;
         (self.length, self.synced) = (HEADER as u64, HEADER as u64);
         Ok(next.slot)
@@ -75,7 +86,7 @@ impl OwnLog {
     }
 
     pub(crate) fn write(&mut self) -> io::Result<()> {
-        self.file.append(&self.buffer)?;
+        self.once(|log| log.file.append(&log.buffer))?;
         self.length += self.buffer.len() as u64;
         self.buffer.clear();
         self.buffer.shrink_to(4 << 20);
@@ -84,10 +95,20 @@ impl OwnLog {
 
     pub(crate) fn sync(&mut self) -> io::Result<()> {
         if self.synced < self.length {
-            self.file.sync()?;
+            self.once(|log| log.file.sync())?;
             self.synced = self.length;
         }
         Ok(())
+    }
+
+    /// Does something to files, unless something failed before.
+    fn once<T>(&mut self, job: impl FnOnce(&mut OwnLog) -> io::Result<T>) -> io::Result<T> {
+        if self.failed {
+            return Err(io::Error::other("a write or sync of it failed before"));
+        }
+        let done = job(self);
+        self.failed = done.is_err();
+        done
     }
 
     pub(crate) fn dir(&self) -> &Path {

@@ -63,8 +63,8 @@ impl Segments {
         Ok(())
     }
 
-    /// The batches of the segments that `recover` names, in order. A torn tail is cut off, durably. Sequence numbers must
-    /// follow each other without a gap, from `held + 1` or below.
+    /// The batches of the segments that `recover` names, in order. The last segment is written again, durably and without a
+    /// torn tail. Sequence numbers must follow each other without a gap, from `held + 1` or below.
     pub(crate) fn batches(
         &self,
         env: &dyn Env,

@@ -156,6 +156,32 @@ async fn a_failed_sync_of_the_log_poisons_the_store() {
     assert_eq!(held.get(b"b", sequence).unwrap(), None, "what is not durable was never readable");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_that_waits_for_the_log_does_not_go_on_with_one_whose_sync_failed() {
+    let fixture = Fixture::new();
+    let (store, notes) = open(&fixture).await;
+    store.write(puts(&[("a", "1")]), Durability::Local).await.unwrap();
+    notes.hold(".wal");
+    let writer = store.clone();
+    let written = tokio::spawn(async move { writer.write(puts(&[("b", "2")]), Durability::Local).await });
+    notes.wait_until_held();
+    notes.take();
+    // It has found the store in order.
+    let mut flush = std::pin::pin!(store.flush_local(FlushOptions::default()));
+    assert!(futures::poll!(&mut flush).is_pending());
+    *notes.fail_sync.lock().unwrap() = Some(".wal");
+    notes.let_go();
+    assert!(matches!(written.await.unwrap(), Err(WriteError::Unusable(Unusable::Poisoned { .. }))));
+    assert!(flush.await.is_err());
+    let done = notes.take();
+    assert!(!done.iter().any(|done| done.ends_with("wal")), "{done:?}");
+    drop(store);
+    *notes.fail_sync.lock().unwrap() = None;
+    let (store, _) = open(&fixture).await;
+    let view = store.view().unwrap();
+    assert_eq!(view.get(b"a", view.read_sequence()).unwrap(), Some(&b"1"[..]));
+}
+
 #[tokio::test]
 async fn a_failed_sync_of_a_mirror_fails_the_flush_and_loses_nothing() {
     let fixture = Fixture::new();

@@ -67,7 +67,7 @@ impl Running {
         let life = self.life();
         let justified = match why {
             Unusable::Fenced { .. } => life.contested,
-            Unusable::Poisoned { .. } => self.process.failed(),
+            Unusable::Poisoned { .. } => self.process.log_failed(),
             Unusable::Closed => life.closing,
             _ => false,
         };

@@ -43,8 +43,8 @@ impl Machine {
     pub fn start(&self, reactor: &DeterministicReactor, faults: u64, fuse: Option<u64>) -> Arc<Process> {
         let reactor = reactor.process();
         let fuse = AtomicU64::new(fuse.unwrap_or(u64::MAX));
-        let (alive, failed) = (AtomicBool::new(true), AtomicBool::new(false));
-        let health = Arc::new(Health { alive, failed, fuse, faults, reactor: reactor.clone() });
+        let (alive, failed, log_failed) = (AtomicBool::new(true), AtomicBool::new(false), AtomicBool::new(false));
+        let health = Arc::new(Health { alive, failed, log_failed, fuse, faults, reactor: reactor.clone() });
         let number = reactor.random(u64::MAX);
         let (disk, locks) = (Arc::clone(&self.disk.lock().unwrap()), Arc::clone(&self.locks));
         let env = Arc::new(Over(Local { disk, reactor, health, locks, number }));
@@ -86,9 +86,14 @@ impl Process {
         &self.env.reactor
     }
 
-    /// Whether one of its syncs failed, or its fuse has blown.
+    /// Whether its disk failed, or its fuse has blown.
     pub fn failed(&self) -> bool {
         self.env.health.failed.load(Ordering::Relaxed)
+    }
+
+    /// Whether that was while it changed its log: then it may refuse everything.
+    pub fn log_failed(&self) -> bool {
+        self.env.health.log_failed.load(Ordering::Relaxed)
     }
 
     /// Whether it does nothing any more: it is to be killed where it is.
@@ -108,6 +113,7 @@ impl Process {
 struct Health {
     alive: AtomicBool,
     failed: AtomicBool,
+    log_failed: AtomicBool,
     /// Changes of files until nothing is done any more.
     fuse: AtomicU64,
     /// One of so many syncs fails; none if it is zero.
@@ -121,6 +127,7 @@ impl Health {
         let burn = |left: u64| if left == u64::MAX { None } else { Some(left.saturating_sub(1)) };
         if let Ok(0 | 1) = self.fuse.fetch_update(Ordering::Relaxed, Ordering::Relaxed, burn) {
             self.failed.store(true, Ordering::Relaxed);
+            self.log_failed.store(true, Ordering::Relaxed);
             return Err(io::Error::other("the fuse has blown"));
         }
         match self.alive.load(Ordering::Relaxed) {
@@ -130,10 +137,13 @@ impl Health {
     }
 
     /// Whether one of so many things fails now.
-    fn strikes(&self, one_of: u64, what: &str) -> bool {
+    fn strikes(&self, one_of: u64, what: &str, path: &Path) -> bool {
         let struck = one_of > 0 && self.reactor.random(one_of) == 0;
         if struck {
             self.failed.store(true, Ordering::Relaxed);
+            if path.components().any(|part| part.as_os_str() == "wal") {
+                self.log_failed.store(true, Ordering::Relaxed);
+            }
             crate::tell(&self.reactor, || format!("the disk fails: {what}"));
             tally::count(Event::DiskFault);
         }
@@ -141,9 +151,9 @@ impl Health {
     }
 
     /// It is about to change something, which may fail.
-    fn try_to(&self, what: &str) -> io::Result<()> {
+    fn try_to(&self, what: &str, path: &Path) -> io::Result<()> {
         self.act()?;
-        if self.strikes(self.faults * 10, what) { Err(io::Error::other("the disk is ill")) } else { Ok(()) }
+        if self.strikes(self.faults * 10, what, path) { Err(io::Error::other("the disk is ill")) } else { Ok(()) }
     }
 }
 
@@ -167,6 +177,7 @@ impl Local {
 #[derive(Debug)]
 struct LocalFile {
     inner: Box<dyn EnvFile>,
+    path: PathBuf,
     disk: Arc<Disk>,
     reactor: DeterministicReactor,
     health: Arc<Health>,
@@ -176,7 +187,7 @@ impl EnvFile for LocalFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.health.act()?;
         self.reactor.note(bytes);
-        if self.health.strikes(self.health.faults * 10, "an append") {
+        if self.health.strikes(self.health.faults * 10, "an append", &self.path) {
             let part = self.reactor.random(bytes.len() as u64 + 1) as usize;
             self.inner.append(&bytes[..part])?;
             return Err(io::ErrorKind::StorageFull.into());
@@ -186,7 +197,7 @@ impl EnvFile for LocalFile {
 
     fn sync(&mut self) -> io::Result<()> {
         self.health.act()?;
-        if self.health.strikes(self.health.faults, "a sync") {
+        if self.health.strikes(self.health.faults, "a sync", &self.path) {
             self.disk.fall_ill();
         }
         self.inner.sync()
@@ -215,24 +226,24 @@ impl Like for Local {
         self.disk.create_dir(dir)
     }
     fn create(&self, path: &Path) -> io::Result<Box<dyn EnvFile>> {
-        self.health.try_to("a creation")?;
+        self.health.try_to("a creation", path)?;
         self.note("create", path);
         let (disk, reactor, health) = (Arc::clone(&self.disk), self.reactor.clone(), Arc::clone(&self.health));
         let inner = Env::create(&*disk, path)?;
-        Ok(Box::new(LocalFile { inner, disk, reactor, health }))
+        Ok(Box::new(LocalFile { inner, path: path.to_owned(), disk, reactor, health }))
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.health.try_to("a rename")?;
+        self.health.try_to("a rename", to)?;
         self.note("rename", to);
         Env::rename(&*self.disk, from, to)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.health.try_to("a removal")?;
+        self.health.try_to("a removal", path)?;
         self.note("remove", path);
         Env::remove(&*self.disk, path)
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.health.try_to("a sync of names")?;
+        self.health.try_to("a sync of names", dir)?;
         Env::sync_dir(&*self.disk, dir)
     }
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

@@ -123,12 +123,12 @@ impl World {
             }
             zombie.process.kill();
         }
-        if !running.process.failed() {
+        if !running.process.log_failed() {
             self.within("the work that is due", self.idle(&running)).await;
         }
         // The last life collects what earlier ones do not know any more that they uploaded.
         let machine = running.life().machine;
-        if !running.process.failed() && self.random(2) == 0 {
+        if !running.process.log_failed() && self.random(2) == 0 {
             self.stop(&running).await;
         }
         self.end(&running.process, machine, Blow::Kill, last.as_mut());
@@ -141,7 +141,7 @@ impl World {
 
     /// Upkeep alone does all that is due.
     async fn idle(&self, running: &Running) {
-        while is_busy(&running.store) && !running.process.failed() {
+        while is_busy(&running.store) && !running.process.log_failed() {
             self.reactor.sleep(Duration::from_millis(100)).await;
         }
     }

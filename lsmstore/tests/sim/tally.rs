@@ -17,6 +17,8 @@ pub enum Event {
     DiskFault,
     /// An opening that would have left a log behind, and nobody had agreed to that.
     Refused,
+    /// One that nobody had to agree to, after an orderly stop elsewhere.
+    Moved,
     /// One took effect after whoever asked was told that it failed.
     Late,
     /// A pass of garbage collection deleted something.
@@ -25,13 +27,14 @@ pub enum Event {
     Followed,
 }
 
-const ALL: [Event; 9] = [
+const ALL: [Event; 10] = [
     Event::Takeover,
     Event::PowerLoss,
     Event::Fuse,
     Event::LostAnswer,
     Event::DiskFault,
     Event::Refused,
+    Event::Moved,
     Event::Late,
     Event::Deletion,
     Event::Followed,

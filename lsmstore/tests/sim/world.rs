@@ -118,7 +118,8 @@ impl World {
     /// Tries to open the store on a machine until it is open; some attempts are cut off.
     pub async fn open(self: &Arc<World>, machine: usize, last: &mut Option<Last>, blows: bool) -> Arc<Running> {
         // Not everybody agrees beforehand that a log is left behind.
-        let mut asks = self.settings.own_log && self.random(3) == 0;
+        let stopped = last.as_ref().is_some_and(|last| last.life.lock().unwrap().closing);
+        let mut asks = self.settings.own_log && (stopped || self.random(3) == 0);
         for attempt in 0.. {
             if attempt == FAIR {
                 self.tell(|| "the weather relents".to_owned());
@@ -173,6 +174,7 @@ impl World {
                     if let Some(last) = last.as_mut().filter(|_| leaves && !accept && !self.settings.remote_log) {
                         // Then nothing was left behind that was durable anywhere.
                         last.loss = Loss::Machine;
+                        tally::count(Event::Moved);
                     }
                     return self.begin(store, process, machine, last);
                 }
@@ -184,6 +186,7 @@ impl World {
                             matches!(**error, FlushError::Storage(StorageError::Object { .. })) || process.failed()
                         }
                         OpenError::Storage(StorageError::Local { .. }) => process.failed(),
+                        OpenError::LogElsewhere { .. } if self.settings.remote_log => false,
                         OpenError::LogElsewhere { .. } | OpenError::OrphanedLog { .. } if leaves && !accept => {
                             asks = false;
                             tally::count(Event::Refused);
@@ -214,6 +217,17 @@ impl World {
         while self.reactor.monotonic() < until && !running.process.blown() {
             self.reactor.sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Ends those that live on where a store is to be opened.
+    fn end_zombies(&self, zombies: &mut Vec<Arc<Running>>, machine: usize) {
+        zombies.retain(|zombie| {
+            let there = zombie.life().machine == machine;
+            if there {
+                zombie.process.kill();
+            }
+            !there
+        });
     }
 
     pub fn end(&self, process: &Process, machine: usize, blow: Blow, last: Option<&mut Last>) {
@@ -293,7 +307,7 @@ impl World {
         for _ in 0..self.settings.events {
             self.watch(&running, 2000).await;
             let machine = running.life().machine;
-            let poisoned = running.process.failed();
+            let poisoned = running.process.log_failed();
             zombies.retain(|zombie| {
                 let blown = zombie.process.blown();
                 if blown {
@@ -321,17 +335,13 @@ impl World {
                     self.tell(|| format!("a stop on machine {machine}"));
                     self.stop(&running).await;
                     self.end(&running.process, machine, Blow::Kill, last.as_mut());
-                    running = self.open(machine, &mut last, true).await;
+                    let to = (machine + self.random(MACHINES as u64) as usize) % MACHINES;
+                    self.end_zombies(&mut zombies, to);
+                    running = self.open(to, &mut last, true).await;
                 }
                 3 | 4 => {
                     let to = (machine + 1 + self.random(MACHINES as u64 - 1) as usize) % MACHINES;
-                    zombies.retain(|zombie| {
-                        let there = zombie.life().machine == to;
-                        if there {
-                            zombie.process.kill();
-                        }
-                        !there
-                    });
+                    self.end_zombies(&mut zombies, to);
                     self.tell(|| format!("machine {to} takes over from {machine}"));
                     let cut = self.random(3) == 0;
                     if cut {
@@ -349,13 +359,7 @@ impl World {
                     let to = (machine + 1 + self.random(MACHINES as u64 - 1) as usize) % MACHINES;
                     self.tell(|| format!("machine {to} takes over from {machine}, which is killed"));
                     self.end(&running.process, machine, Blow::Kill, last.as_mut());
-                    zombies.retain(|zombie| {
-                        let there = zombie.life().machine == to;
-                        if there {
-                            zombie.process.kill();
-                        }
-                        !there
-                    });
+                    self.end_zombies(&mut zombies, to);
                     running = self.open(to, &mut last, true).await;
                 }
             }
