@@ -167,12 +167,13 @@ async fn a_flush_that_waits_for_the_log_does_not_go_on_with_one_whose_sync_faile
     notes.wait_until_held();
     notes.take();
     // It has found the store in order.
-    let mut flush = std::pin::pin!(store.flush_local(FlushOptions::default()));
+    let mut flush = Box::pin(store.flush_local(FlushOptions::default()));
     assert!(futures::poll!(&mut flush).is_pending());
     *notes.fail_sync.lock().unwrap() = Some(".wal");
     notes.let_go();
     assert!(matches!(written.await.unwrap(), Err(WriteError::Unusable(Unusable::Poisoned { .. }))));
-    assert!(flush.await.is_err());
+    assert!(flush.as_mut().await.is_err());
+    drop(flush);
     let done = notes.take();
     assert!(!done.iter().any(|done| done.ends_with("wal")), "{done:?}");
     drop(store);
