@@ -226,10 +226,11 @@ impl Follower {
     pub async fn refresh(&self) -> Result<bool, FollowError> {
         let mut looking = self.inner.looking.lock().await;
         let Looking { tails, listed } = &mut *looking;
-        let mut newer = false;
+        let (mut newer, mut hole) = (false, false);
         for _ in 0..ATTEMPTS {
             let now = self.inner.fetcher.env.reactor().monotonic();
-            let list = now.saturating_sub(*listed) > LONG;
+            // The next manifest may have been collected, with the log that it holds.
+            let list = hole || now.saturating_sub(*listed) > LONG;
             // A newer manifest is taken with the log behind it.
             let whole = match self.look(list, tails).await? {
                 Some(whole) => {
@@ -250,6 +251,7 @@ impl Follower {
                 self.known_at(now);
                 return Ok(newer);
             }
+            hole = true;
         }
         if newer {
             return Ok(true);
