@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use lsmstore::{
-    CheckpointError, CheckpointOptions, DeterministicReactor, Durability, FlushError, FlushOptions, GcError, GcOptions,
+    Applied, CheckpointError, CheckpointOptions, DeterministicReactor, Durability, FlushError, FlushOptions, GcError, GcOptions,
     MergeEntry, MergePolicy, Reactor, StorageError, Store, Unusable, WriteError,
 };
 
+use crate::journal::Keeper;
 use crate::machine::Process;
 use crate::model::{Change, Life, Loss, batch, counter, scan};
 use crate::tally::{self, Event};
@@ -24,6 +25,8 @@ pub struct Running {
     pub life: Arc<Mutex<Life>>,
     pub own_log: bool,
     pub remote_log: bool,
+    /// The log, if its owner keeps one.
+    pub keeper: Option<Arc<Keeper>>,
     /// Writers and the steward are to end.
     pub stop: AtomicBool,
     /// Writers that have not ended, and the steward.
@@ -54,12 +57,16 @@ impl Running {
     }
 
     fn random(&self, below: u64) -> u64 {
-        self.process.reactor().random(below)
+        self.process.random(below)
     }
 
     async fn sleep(&self, most: u64) {
-        let time = Duration::from_micros(self.random(most * 1000));
-        self.process.reactor().sleep(time).await;
+        self.process.sleep_up_to(most * 1000).await;
+    }
+
+    /// The number that was given out last, as far as the store still says it.
+    pub fn written(&self) -> u64 {
+        self.store.view().map_or(0, |view| view.read_sequence())
     }
 
     /// That the store refuses everything has a reason.
@@ -88,6 +95,7 @@ impl Running {
         match error {
             FlushError::Unusable(why) => self.judge(why),
             FlushError::Storage(error) => self.judge_storage(error),
+            FlushError::Log(_) | FlushError::NotAnnounced(_) if self.process.failed() => {}
             error => panic!("life {}: {error}", self.life().number),
         }
     }
@@ -110,6 +118,33 @@ impl Running {
             .collect()
     }
 
+    /// Writes a batch, and says what it survives now.
+    async fn take(
+        &self,
+        changes: &Arc<[Change]>,
+        durability: Durability,
+    ) -> Result<(Applied, Option<Loss>), WriteError> {
+        let Some(keeper) = &self.keeper else {
+            let applied = self.store.write(batch(changes), durability).await?;
+            let kept = match durability {
+                Durability::Remote => Loss::Disk,
+                Durability::Local => Loss::Machine,
+                _ => Loss::Process,
+            };
+            return Ok((applied, self.own_log.then_some(kept)));
+        };
+        let applied = self.store.apply(&batch(changes))?;
+        if self.random(2) == 0 {
+            self.sleep(20).await;
+        }
+        let logged = keeper.logs(applied.first, changes);
+        if self.random(3) > 0 {
+            return Ok((applied, None));
+        }
+        keeper.flush(logged).await;
+        Ok((applied, Some(Loss::Machine)))
+    }
+
     /// Writes one batch after the other.
     pub async fn write(self: Arc<Running>, writer: u32, pace: u64) {
         while !self.stop.load(Ordering::Relaxed) {
@@ -122,17 +157,14 @@ impl Running {
                 _ => Durability::Memory,
             };
             loop {
-                match self.store.write(batch(&changes), durability).await {
-                    Ok(applied) => {
+                match self.take(&changes, durability).await {
+                    Ok((applied, kept)) => {
                         let mut life = self.life();
                         life.acknowledge(writer, applied.first, applied.last);
-                        if self.own_log {
-                            let kept = match durability {
-                                Durability::Remote => Loss::Disk,
-                                Durability::Local => Loss::Machine,
-                                _ => Loss::Process,
-                            };
-                            life.promise(kept, applied.last);
+                        match kept {
+                            Some(kept) if self.own_log => life.promise(kept, applied.last),
+                            Some(kept) => life.keep(writer, kept),
+                            None => {}
                         }
                         break;
                     }
@@ -192,7 +224,7 @@ impl Running {
         let store = &self.store;
         while !self.stop.load(Ordering::Relaxed) {
             self.sleep(900).await;
-            let sequence = store.last_sequence();
+            let sequence = self.written();
             let done = match self.random(9) {
                 0 | 1 => store.flush().await.map(|_| Some(Loss::Disk)),
                 2 => store.flush_local(FlushOptions::default()).await.map(|_| Some(Loss::Machine)),

@@ -5,12 +5,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use lsmstore::{DeterministicReactor, Env, EnvFile, Reactor};
 
 use crate::bucket::{Bucket, Link};
 use crate::disk::{Disk, Loss};
 use crate::env::{Like, Over};
+use crate::journal::Journal;
 use crate::tally::{self, Event};
 
 /// A machine, which has one disk at a time: what a power cut leaves is on another one.
@@ -21,6 +23,8 @@ pub struct Machine {
     locks: Arc<Mutex<BTreeMap<PathBuf, u64>>>,
     pub link: Link,
     dir: Mutex<PathBuf>,
+    /// What a store's owner logs here.
+    pub journal: Arc<Journal>,
 }
 
 impl Machine {
@@ -30,7 +34,8 @@ impl Machine {
         std::fs::create_dir_all(&dir).unwrap();
         let disk = Mutex::new(Arc::new(Disk::new(&dir)));
         let link = Link::new(bucket);
-        Machine { root, cuts: AtomicU64::new(0), disk, locks: Arc::default(), link, dir: Mutex::new(dir) }
+        let journal = Arc::new(Journal::new(name));
+        Machine { root, cuts: AtomicU64::new(0), disk, locks: Arc::default(), link, dir: Mutex::new(dir), journal }
     }
 
     /// The folder of the store.
@@ -94,6 +99,22 @@ impl Process {
     /// Whether that was while it changed its log: then it may refuse everything.
     pub fn log_failed(&self) -> bool {
         self.env.health.log_failed.load(Ordering::Relaxed)
+    }
+
+    pub fn random(&self, below: u64) -> u64 {
+        self.reactor().random(below)
+    }
+
+    /// Sleeps for so many microseconds at most.
+    pub async fn sleep_up_to(&self, most: u64) {
+        let time = Duration::from_micros(self.random(most));
+        self.reactor().sleep(time).await;
+    }
+
+    /// Whether the log that the store's owner keeps fails now.
+    pub fn owner_fails(&self, what: &str) -> bool {
+        let health = &self.env.health;
+        health.strikes(health.faults, what, Path::new("journal"))
     }
 
     /// Whether it does nothing any more: it is to be killed where it is.

@@ -14,6 +14,7 @@ mod disk;
 #[path = "../behaviour/env.rs"]
 mod env;
 mod follower;
+mod journal;
 mod machine;
 mod model;
 mod rest;

@@ -30,19 +30,31 @@ pub fn batch(changes: &[Change]) -> Batch {
     batch
 }
 
-/// A batch that has its numbers.
-#[derive(Clone, Debug)]
-pub struct Placed {
-    pub first: u64,
-    pub last: u64,
-    changes: Arc<[Change]>,
-}
-
 /// A batch that was asked for.
 #[derive(Clone, Debug)]
 struct Issued {
     changes: Arc<[Change]>,
+    /// Its first and last number, once they are known.
     placed: Option<(u64, u64)>,
+    /// What it survives by itself, whatever becomes of batches with lower numbers.
+    kept: Option<Loss>,
+}
+
+/// A batch that is there.
+struct Placed {
+    writer: u32,
+    first: u64,
+    issued: Issued,
+}
+
+/// Which batches a view must have.
+#[derive(Clone, Copy)]
+enum Expected {
+    /// All that have numbers up to the one that it is seen from, and no others.
+    All,
+    /// Those up to a number, and those that survive this by themselves. Of each writer all that came before one that is
+    /// there.
+    Some(u64, Loss),
 }
 
 /// What a promise survives.
@@ -64,9 +76,10 @@ pub fn counter(writer: u32) -> Vec<u8> {
 pub struct Life {
     pub number: usize,
     pub machine: usize,
-    /// What was there when it was opened.
-    base: Vec<Placed>,
+    /// What was asked for, and what was there of earlier lives when it was opened; each writer has one life.
     writers: BTreeMap<u32, Vec<Issued>>,
+    /// The log is not in the order of the numbers.
+    unordered: bool,
     /// The highest number that was acknowledged, which every view of this life shows.
     acked: u64,
     /// Up to which number everything must be there after a loss.
@@ -80,7 +93,7 @@ pub struct Life {
 
 fn replay(batches: &[Placed]) -> Content {
     let mut content = Content::new();
-    for change in batches.iter().flat_map(|batch| batch.changes.iter()) {
+    for change in batches.iter().flat_map(|batch| batch.issued.changes.iter()) {
         match change {
             Change::Put(key, value) => drop(content.insert(key.clone(), value.clone())),
             Change::Delete(key) => drop(content.remove(key)),
@@ -104,8 +117,8 @@ pub fn scan(view: &View, sequence: u64, forward: bool) -> Content {
 }
 
 impl Life {
-    pub fn new(number: usize, machine: usize) -> Life {
-        Life { number, machine, ..Life::default() }
+    pub fn new(number: usize, machine: usize, unordered: bool) -> Life {
+        Life { number, machine, unordered, ..Life::default() }
     }
 
     /// The next batch of a writer.
@@ -114,7 +127,7 @@ impl Life {
         assert!(issued.last().is_none_or(|last| last.placed.is_some()), "one after the other");
         changes.push(Change::Put(counter(writer), (issued.len() + 1).to_string().into_bytes()));
         let changes: Arc<[Change]> = changes.into();
-        issued.push(Issued { changes: Arc::clone(&changes), placed: None });
+        issued.push(Issued { changes: Arc::clone(&changes), placed: None, kept: None });
         changes
     }
 
@@ -124,6 +137,11 @@ impl Life {
         assert_eq!(last + 1 - first, issued.changes.len() as u64, "as many numbers as writes");
         issued.placed = Some((first, last));
         self.acked = self.acked.max(last);
+    }
+
+    /// The writer's last batch survives this.
+    pub fn keep(&mut self, writer: u32, loss: Loss) {
+        self.writers.get_mut(&writer).and_then(|issued| issued.last_mut()).unwrap().kept = Some(loss);
     }
 
     /// What a writer's counter says after its last batch.
@@ -150,9 +168,9 @@ impl Life {
     }
 
     /// The batches that a view has of this life, in order, after it is clear that it has what it should.
-    fn included(&self, view: &View, sequence: u64) -> Vec<Placed> {
+    fn included(&self, view: &View, sequence: u64, expected: Expected) -> Vec<Placed> {
         let found = scan(view, sequence, sequence.is_multiple_of(2));
-        let mut batches: Vec<Placed> = self.base.iter().filter(|batch| batch.last <= sequence).cloned().collect();
+        let mut batches = Vec::new();
         for (&writer, issued) in &self.writers {
             let key = counter(writer);
             let count = found.get(&key).map_or(0, |text| std::str::from_utf8(text).unwrap().parse().unwrap());
@@ -167,22 +185,27 @@ impl Life {
                     }
                     None => continue,
                 };
-                assert_eq!(
-                    there,
-                    last <= sequence,
-                    "batch {} of writer {writer} with numbers {first} to {last}, seen from {sequence}",
-                    at + 1
+                let right = match expected {
+                    Expected::All => there == (last <= sequence),
+                    Expected::Some(must, loss) => there || (last > must && one.kept < Some(loss)),
+                };
+                let at = at + 1;
+                assert!(
+                    right,
+                    "batch {at} of writer {writer} with numbers {first} to {last}, seen from {sequence}: {there}"
                 );
                 if there {
-                    batches.push(Placed { first, last, changes: Arc::clone(&one.changes) });
-                } else {
-                    assert!(first > sequence, "a part of batch {} of writer {writer} is there", at + 1);
+                    let issued = Issued { placed: Some((first, last)), ..one.clone() };
+                    batches.push(Placed { writer, first, issued });
+                } else if let Expected::All = expected {
+                    assert!(first > sequence, "a part of batch {at} of writer {writer} is there");
                 }
             }
         }
         batches.sort_by_key(|batch| batch.first);
         for pair in batches.windows(2) {
-            assert!(pair[0].last < pair[1].first, "two batches have one number");
+            let last = pair[0].issued.placed.map(|(_, last)| last);
+            assert!(last < Some(pair[1].first), "two batches have one number");
         }
         let expected = replay(&batches);
         if found != expected {
@@ -204,16 +227,20 @@ impl Life {
     pub fn check(&self, view: &View) {
         let (number, acked, shown) = (self.number, self.acked, view.read_sequence());
         assert!(shown >= acked, "life {number} acknowledged {acked}, and shows {shown}");
-        drop(self.included(view, view.read_sequence()));
+        drop(self.included(view, view.read_sequence(), Expected::All));
     }
 
     /// The life that begins with what `view` shows, after a loss.
     pub fn next(&mut self, number: usize, machine: usize, loss: Loss, view: &View, sequence: u64) -> Life {
         let must = self.must[loss as usize];
         assert!(sequence >= must, "{sequence} is there of life {}, but {must} was promised ({loss:?})", self.number);
-        let base = self.included(view, sequence);
+        let expected = if self.unordered { Expected::Some(must, loss) } else { Expected::All };
+        let batches = self.included(view, sequence, expected);
         self.cut = Some(sequence);
-        let mut next = Life { base, acked: sequence, ..Life::new(number, machine) };
+        let mut next = Life { acked: sequence, ..Life::new(number, machine, self.unordered) };
+        for Placed { writer, issued, .. } in batches {
+            next.writers.entry(writer).or_default().push(issued);
+        }
         // What survived one more loss than it was promised to may not survive another one.
         for kept in [Loss::Process, Loss::Machine, Loss::Disk] {
             next.must[kept as usize] = self.must[kept.max(loss) as usize].min(sequence);

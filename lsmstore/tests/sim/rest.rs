@@ -150,7 +150,7 @@ impl World {
     async fn settle(&self, running: &Running) {
         let store = &running.store;
         loop {
-            let sequence = store.last_sequence();
+            let sequence = running.written();
             match store.flush().await {
                 Ok(_) => running.life().promise(Loss::Disk, sequence),
                 Err(error) => return running.judge_flush(&error),
@@ -197,13 +197,13 @@ impl World {
         assert_eq!(refused, Err(Unusable::Closed), "a store that was closed refuses everything");
         running.process.kill();
         // From the objects alone.
-        let process = self.machines[0].start(&self.reactor, 0, None);
-        let (link, env) = (Arc::new(self.machines[0].link.clone()), Arc::clone(&process.env));
-        let folder = self.machines[0].folder().with_file_name("elsewhere");
-        let store = self.within("an opening", Store::open(self.config(&folder, true, 1), link, env, self.log())).await;
-        let view = store.as_ref().unwrap().view().unwrap();
+        let process = self.watcher.start(&self.reactor, 0, None);
+        let folder = self.watcher.folder().with_file_name("elsewhere");
+        let opening = self.opening(self.config(&folder, true, 1), &self.watcher, &process);
+        let opened = self.within("an opening", opening).await.unwrap();
+        let view = opened.store.view().unwrap();
         assert!(scan(&view, view.read_sequence(), false) == expected, "the bucket has it all");
-        drop((store, view));
+        drop((opened, view));
         process.kill();
     }
 }

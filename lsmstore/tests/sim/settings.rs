@@ -10,6 +10,8 @@ use crate::bucket::Weather;
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     pub own_log: bool,
+    /// The owner keeps it.
+    pub journal: bool,
     pub remote_log: bool,
     pub memtable: usize,
     pub max_frozen: usize,
@@ -36,6 +38,7 @@ impl Settings {
         let own_log = reactor.random(4) > 0;
         Settings {
             own_log,
+            journal: !own_log && reactor.random(3) > 0,
             remote_log: own_log && reactor.random(2) == 0,
             memtable: one_of(&[4096, 8192, 16384]) as usize,
             max_frozen: one_of(&[1, 2, 4]) as usize,

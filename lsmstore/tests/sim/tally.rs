@@ -23,11 +23,15 @@ pub enum Event {
     Late,
     /// A pass of garbage collection deleted something.
     Deletion,
+    /// A crash took records of a log that the store's owner keeps.
+    Unlogged,
+    /// A batch of such a log was applied again.
+    Replayed,
     /// A follower showed what a writer did, and was compared with it.
     Followed,
 }
 
-const ALL: [Event; 10] = [
+const ALL: [Event; 12] = [
     Event::Takeover,
     Event::PowerLoss,
     Event::Fuse,
@@ -37,6 +41,8 @@ const ALL: [Event; 10] = [
     Event::Moved,
     Event::Late,
     Event::Deletion,
+    Event::Unlogged,
+    Event::Replayed,
     Event::Followed,
 ];
 

@@ -13,6 +13,7 @@ use lsmstore::{
 
 use crate::actors::{Running, Yielding};
 use crate::bucket::{Bucket, Weather};
+use crate::journal::Keeper;
 use crate::machine::{Machine, Process};
 use crate::model::{Life, Loss};
 use crate::settings::Settings;
@@ -44,6 +45,12 @@ pub struct World {
 pub struct Last {
     pub life: Arc<Mutex<Life>>,
     pub loss: Loss,
+}
+
+/// What an opening gave.
+pub struct Opened {
+    pub store: Store,
+    pub keeper: Option<Arc<Keeper>>,
 }
 
 /// A fault that may interrupt an opening.
@@ -103,8 +110,29 @@ impl World {
         settings.rate.map_or(config.clone(), |rate| config.merge_rate(rate))
     }
 
-    pub fn log(&self) -> LogChoice {
-        if self.settings.own_log { LogChoice::Own } else { LogChoice::Nobody }
+    /// The log that the owner keeps on a machine, for a process.
+    fn keeper(&self, machine: &Machine, process: &Arc<Process>) -> Option<Arc<Keeper>> {
+        let (journal, process) = (Arc::clone(&machine.journal), Arc::clone(process));
+        self.settings.journal.then(|| Arc::new(Keeper { journal, process }))
+    }
+
+    /// A process opens the store in a folder.
+    pub fn opening(
+        &self,
+        config: Config,
+        machine: &Machine,
+        process: &Arc<Process>,
+    ) -> impl Future<Output = Result<Opened, OpenError>> + Send + use<> {
+        let (link, env) = (Arc::new(machine.link.clone()), Arc::clone(&process.env) as _);
+        let keeper = self.keeper(machine, process);
+        let log = if self.settings.own_log { LogChoice::Own } else { LogChoice::Nobody };
+        async move {
+            let store = match &keeper {
+                Some(keeper) => Arc::clone(keeper).open(config, link, env).await?,
+                None => Store::open(config, link, env, log).await?,
+            };
+            Ok(Opened { store, keeper })
+        }
     }
 
     /// Nothing that takes longer than it may goes on for ever.
@@ -140,11 +168,10 @@ impl World {
             let fuse = (blows && self.random(6) == 0).then(|| 1 + self.random(1 << self.random(12)));
             let process = here.start(&self.reactor, faults, fuse);
             let manifests = if blows { self.settings.manifests } else { 1 };
-            let (config, log) = (self.config(&here.folder(), accept, manifests), self.log());
-            let (link, env) = (Arc::new(here.link.clone()), Arc::clone(&process.env));
+            let opening = self.opening(self.config(&here.folder(), accept, manifests), here, &process);
             let (send, opened) = futures::channel::oneshot::channel();
             process.reactor().spawn(Box::pin(async move {
-                let _ = send.send(Store::open(config, link, env, log).await);
+                let _ = send.send(opening.await);
             }));
             self.tell(|| format!("opening on machine {machine}, accepting the loss of a log: {accept}"));
             let blow = match self.random(12) {
@@ -166,17 +193,17 @@ impl World {
                 }
             };
             match opened {
-                Ok(store) => {
+                Ok(opened) => {
                     if attempt >= FAIR {
                         self.bucket.set(self.settings.weather);
                         self.calm.store(false, Ordering::Relaxed);
                     }
-                    if let Some(last) = last.as_mut().filter(|_| leaves && !accept && !self.settings.remote_log) {
+                    if let Some(last) = last.as_mut().filter(|_| self.settings.own_log && leaves && !accept && !self.settings.remote_log) {
                         // Then nothing was left behind that was durable anywhere.
                         last.loss = Loss::Machine;
                         tally::count(Event::Moved);
                     }
-                    return self.begin(store, process, machine, last);
+                    return self.begin(opened, process, machine, last);
                 }
                 Err(error) => {
                     self.tell(|| format!("the opening fails: {error}"));
@@ -185,6 +212,7 @@ impl World {
                         OpenError::ReplayFlush(error) => {
                             matches!(**error, FlushError::Storage(StorageError::Object { .. })) || process.failed()
                         }
+                        OpenError::Log(_) => process.failed(),
                         OpenError::Storage(StorageError::Local { .. }) => process.failed(),
                         OpenError::LogElsewhere { .. } if self.settings.remote_log => false,
                         OpenError::LogElsewhere { .. } | OpenError::OrphanedLog { .. } if leaves && !accept => {
@@ -232,6 +260,7 @@ impl World {
 
     pub fn end(&self, process: &Process, machine: usize, blow: Blow, last: Option<&mut Last>) {
         process.kill();
+        self.machines[machine].journal.crash(|below| if self.settings.journal { self.random(below) } else { 0 });
         if blow == Blow::Power {
             self.machines[machine].lose_power(&self.reactor);
             if let Some(last) = last {
@@ -243,17 +272,18 @@ impl World {
     /// Looks at what was opened, and sets everybody to work.
     fn begin(
         self: &Arc<World>,
-        store: Store,
+        opened: Opened,
         process: Arc<Process>,
         machine: usize,
         last: &mut Option<Last>,
     ) -> Arc<Running> {
+        let Opened { store, keeper } = opened;
         let number = self.lives.fetch_add(1, Ordering::Relaxed) as usize;
         let view = store.view().unwrap();
-        let sequence = store.last_sequence();
+        let sequence = view.read_sequence();
         self.tell(|| format!("life {number} on machine {machine}, epoch {}, begins at {sequence}", store.epoch()));
         let mut life = match last {
-            None => Life::new(number, machine),
+            None => Life::new(number, machine, self.settings.journal),
             Some(last) => {
                 let mut before = last.life.lock().unwrap();
                 if before.machine != machine {
@@ -263,7 +293,7 @@ impl World {
             }
         };
         life.promise(Loss::Disk, store.manifest().last_sequence);
-        if self.settings.own_log {
+        if self.settings.own_log || self.settings.journal {
             // What was recovered is durable.
             life.promise(Loss::Machine, sequence);
         }
@@ -273,6 +303,7 @@ impl World {
             life: Arc::new(Mutex::new(life)),
             own_log: self.settings.own_log,
             remote_log: self.settings.remote_log,
+            keeper,
             stop: AtomicBool::new(false),
             writing: AtomicU64::new(self.settings.writers + 1),
         });
@@ -414,7 +445,7 @@ impl World {
     /// An orderly stop, as good as the weather lets it be.
     pub async fn stop(&self, running: &Running) {
         self.hush(running).await;
-        let sequence = running.store.last_sequence();
+        let sequence = running.written();
         let clean = self.random(2) == 0;
         match self.within("a flush", running.store.flush_with(FlushOptions { clean, force: false })).await {
             Ok(_) => running.life().promise(Loss::Disk, sequence),
