@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use lsmstore::{
-    Applied, CheckpointError, CheckpointOptions, DeterministicReactor, Durability, FlushError, FlushOptions, GcError, GcOptions,
-    MergeEntry, MergePolicy, Reactor, StorageError, Store, Unusable, WriteError,
+    Applied, CheckpointError, CheckpointOptions, DeterministicReactor, Durability, FlushError, FlushOptions, GcError,
+    GcOptions, MergeEntry, MergePolicy, Reactor, StorageError, Store, Unusable, WriteError,
 };
 
 use crate::journal::Keeper;

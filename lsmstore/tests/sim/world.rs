@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use futures::future::{Either, select};
 use lsmstore::{
-    Config, DeterministicReactor, FlushError, FlushOptions, LogChoice, OpenError, Reactor, StorageError, Store,
+    CheckpointError, Config, DeterministicReactor, FlushError, FlushOptions, LogChoice, OpenError, Reactor,
+    StorageError, Store,
 };
 
 use crate::actors::{Running, Yielding};
@@ -198,7 +199,10 @@ impl World {
                         self.bucket.set(self.settings.weather);
                         self.calm.store(false, Ordering::Relaxed);
                     }
-                    if let Some(last) = last.as_mut().filter(|_| self.settings.own_log && leaves && !accept && !self.settings.remote_log) {
+                    if let Some(last) = last
+                        .as_mut()
+                        .filter(|_| self.settings.own_log && leaves && !accept && !self.settings.remote_log)
+                    {
                         // Then nothing was left behind that was durable anywhere.
                         last.loss = Loss::Machine;
                         tally::count(Event::Moved);
@@ -213,6 +217,7 @@ impl World {
                             matches!(**error, FlushError::Storage(StorageError::Object { .. })) || process.failed()
                         }
                         OpenError::Log(_) => process.failed(),
+                        OpenError::Base(CheckpointError::Storage(StorageError::Object { .. })) => true,
                         OpenError::Storage(StorageError::Local { .. }) => process.failed(),
                         OpenError::LogElsewhere { .. } if self.settings.remote_log => false,
                         OpenError::LogElsewhere { .. } | OpenError::OrphanedLog { .. } if leaves && !accept => {
