@@ -246,10 +246,10 @@ impl Store {
         let newest = inner.local.lock().await;
         let ended = inner.unusable.set(Unusable::Closed).is_ok();
         inner.ended.send_replace(true);
-        // Mirrors of a local manifest that was not published are verified at the next start.
-        let ended = ended && newest.version == uploader.version;
+        // One that is ahead of the bucket stays: what it alone has is verified at the next start, mark or not.
+        let published = ended && newest.version == uploader.version;
         let number = uploader.number;
-        let written = match (ended, forget) {
+        let written = match (published, forget) {
             (false, _) => Ok(()),
             (true, true) => local::remove(&*inner.env, &inner.config.local_dir),
             (true, false) => inner.write_local(&uploader).await,

@@ -49,6 +49,45 @@ async fn memtables_go_to_the_local_disk_and_writers_do_not_wait() {
 }
 
 #[tokio::test]
+async fn a_stop_meanwhile_is_an_orderly_one_and_what_the_local_disk_alone_has_is_verified_all_the_same() {
+    for damaged in [false, true] {
+        let fixture = Fixture::new();
+        let store = fixture.open().await;
+        store.apply(&puts(&[("a", "published")])).unwrap();
+        store.flush().await.unwrap();
+        fixture.objects.fail("", Fault::Before, LONG);
+        store.apply(&puts(&[("b", "local")])).unwrap();
+        flush_locally(&store).await;
+        store.close().await.unwrap();
+        assert!(fixture.folder().join("ORDERLY").exists());
+        let mut mirrors: Vec<_> =
+            std::fs::read_dir(fixture.folder().join("mirror")).unwrap().map(Result::unwrap).collect();
+        mirrors.sort_by_key(std::fs::DirEntry::file_name);
+        assert_eq!(mirrors.len(), 2);
+        let newer = mirrors[1].path();
+        if damaged {
+            let mut bytes = std::fs::read(&newer).unwrap();
+            bytes[0] ^= 1;
+            std::fs::write(&newer, bytes).unwrap();
+        }
+        fixture.objects.heal();
+        match fixture.try_open(fixture.config(), LogChoice::Nobody).await {
+            Ok(store) => {
+                assert!(!damaged);
+                assert_eq!(
+                    (get(&store, "a").as_deref(), get(&store, "b").as_deref()),
+                    (Some("published"), Some("local"))
+                );
+            }
+            Err(error) => {
+                let name = newer.file_name().unwrap().to_str().unwrap();
+                assert!(damaged && error.to_string().contains(name), "{error}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn after_a_crash_the_newer_of_both_manifests_is_gone_on_with() {
     let fixture = Fixture::new();
     let log = Arc::new(RecordingLog::default());
