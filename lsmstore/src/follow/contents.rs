@@ -57,6 +57,11 @@ impl Contents {
         Arc::clone(&self.view.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Writes up to this number are in it. While a log is being replayed tables may have some, but not all, above it.
+    pub(super) fn sequence(&self) -> u64 {
+        self.view().memtables.iter().map(|memtable| memtable.published()).fold(self.info.last_sequence, u64::max)
+    }
+
     pub(super) fn names(&self, table: TableId) -> bool {
         self.places.contains_key(&table)
     }

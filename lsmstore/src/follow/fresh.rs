@@ -54,7 +54,7 @@ impl Fresh {
         if !self.active.as_ref().is_some_and(|active| active.has(room.bytes)) {
             let capacity = MEMTABLE.max(capacity_for(room.bytes)).next_multiple_of(ALIGNMENT);
             let region = Arc::new(Region::heap(capacity).map_err(WriteError::Memory)?);
-            let published = newest.view().read_sequence();
+            let published = newest.sequence();
             let memtable = Arc::new(Memtable::create(self.next, region, published).map_err(WriteError::Memory)?);
             self.next += 1;
             self.memtables.insert(0, Arc::clone(&memtable));
@@ -76,7 +76,7 @@ impl Fresh {
     /// missing is in tables of a newer manifest.
     pub(super) fn apply_all(&mut self, newest: &Contents, logged: Vec<Logged>) -> Result<bool, WriteError> {
         for Logged { first, batch } in logged {
-            if first > newest.view().read_sequence() + 1 {
+            if first > newest.sequence() + 1 {
                 return Ok(false);
             }
             self.apply(newest, first, &batch)?;

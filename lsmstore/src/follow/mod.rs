@@ -198,7 +198,7 @@ impl Follower {
     /// Everything as the newest manifest that is known shows it.
     pub fn snapshot(&self) -> Snapshot {
         let contents = self.newest().contents;
-        let sequence = contents.view().read_sequence();
+        let sequence = contents.sequence();
         Snapshot { fetcher: Arc::clone(&self.inner.fetcher), contents, sequence }
     }
 
@@ -368,7 +368,7 @@ impl Follower {
         let now = self.inner.fetcher.env.reactor().monotonic();
         Staleness {
             manifest: contents.info.number,
-            last_sequence: contents.info.last_sequence.max(contents.view().read_sequence()),
+            last_sequence: contents.sequence(),
             known: now.saturating_sub(known),
         }
     }

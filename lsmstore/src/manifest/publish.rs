@@ -18,9 +18,16 @@ pub(crate) async fn latest(
     names: &Names,
     after: Option<u64>,
 ) -> Result<Option<(u64, Manifest)>, StorageError> {
-    let Some(number) = newest_number(objects, names, after).await? else { return Ok(None) };
-    let path = names.manifest(number);
-    let bytes = object::get(objects, &path).await?.ok_or_else(|| StorageError::Missing { object: path.to_string() })?;
+    let Some(mut number) = newest_number(objects, names, after).await? else { return Ok(None) };
+    let (path, bytes) = loop {
+        let path = names.manifest(number);
+        if let Some(bytes) = object::get(objects, &path).await? {
+            break (path, bytes);
+        }
+        // It may have been collected since it was listed, if a newer one has taken its place.
+        let newer = newest_number(objects, names, Some(number)).await?;
+        number = newer.ok_or_else(|| StorageError::Missing { object: path.to_string() })?;
+    };
     let manifest = Manifest::decode(path.as_ref(), number, &bytes).map_err(|mut corruption| {
         // Going back to an older one loses what was published since: nobody but a human may do that.
         corruption.what += ". It is the newest manifest. Bring the object back (an older version of it, a copy of the \

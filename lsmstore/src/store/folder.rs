@@ -70,7 +70,7 @@ impl Inner {
         blocking(&*self.env, move || local::write(&*env, &dir, &bytes)).await?
     }
 
-    /// Leaves the mark of an orderly stop: the mirrors that manifest `number` names are complete and synced.
+    /// Leaves the mark of an orderly stop behind manifest `number`: the mirrors that it names are complete and synced.
     pub(super) fn mark_orderly(&self, number: u64) -> Result<(), StorageError> {
         write_whole(&*self.env, &self.config.local_dir, MARK, format!("{} {number}\n", self.store_id).as_bytes())
     }

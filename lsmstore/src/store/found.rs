@@ -1,6 +1,6 @@
 //! What an opening finds in its local folder: a manifest of tables that may be nowhere else, mirrors, segments of a log.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -85,17 +85,39 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// Maps the mirror of every table, fetching what is missing or wrong, and uploads what has no object (any more). With
-    /// `check` all are verified but those without an object, which were when the local manifest was found.
+    /// The tables whose mirrors and objects are taken to be good: those of the newest manifest, if the store stopped in an
+    /// orderly way behind it. None, though, if the local one is gone, or is ahead and the store does not go on with that:
+    /// then the disk has not kept what it should.
+    pub(super) fn trusted(
+        &self,
+        orderly: Option<(Uuid, u64)>,
+        number: u64,
+        newest: Option<&Manifest>,
+        base: &Manifest,
+        found: &Found,
+    ) -> BTreeSet<TableId> {
+        let Some(newest) = newest.filter(|newest| orderly == Some((newest.store_id, number))) else {
+            return BTreeSet::new();
+        };
+        let passed_over = |(_, local): &(u64, Manifest)| local::is_ahead(local, newest) && local.nonce != base.nonce;
+        match found.manifest.as_ref().is_none_or(passed_over) {
+            true => BTreeSet::new(),
+            false => newest.levels.iter().flatten().map(|table| table.id).collect(),
+        }
+    }
+
+    /// Maps the mirror of every table, fetching what is missing or wrong, and uploads what has no object (any more). Those
+    /// that are not trusted are verified, except those without an object, which were when the local manifest was found.
     pub(super) async fn complete(
         &self,
         manifest: &mut Manifest,
-        check: bool,
+        trusted: &BTreeSet<TableId>,
     ) -> Result<HashMap<TableId, Arc<Table>>, OpenError> {
         let level = self.config.zstd_level;
         let tables = futures::stream::iter(tables_named(manifest))
             .map(|info| async move {
                 let uploaded = info.object_len > 0;
+                let check = !trusted.contains(&info.id);
                 // A fetched one has its object.
                 let looked = check && uploaded && self.mirror.has(&info);
                 let table = self.mirror.complete(&**self.objects, self.names, &info, check && uploaded).await?;

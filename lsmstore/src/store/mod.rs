@@ -246,7 +246,7 @@ impl Store {
         let newest = inner.local.lock().await;
         let ended = inner.unusable.set(Unusable::Closed).is_ok();
         inner.ended.send_replace(true);
-        // One that is ahead of the bucket stays: what it alone has is verified at the next start, mark or not.
+        // One that is ahead of the bucket stays: what it has beyond that is verified at the next start, mark or not.
         let published = ended && newest.version == uploader.version;
         let number = uploader.number;
         let written = match (published, forget) {

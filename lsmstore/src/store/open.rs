@@ -144,8 +144,8 @@ impl Opening<'_> {
         let random = StorageError::local("random bytes");
         let Start { number, epoch, newest, base: mut next, older, .. } = start;
         let mut folder = self.folder(number, newest.as_ref(), &next)?;
-        let trusted = number > 0 && orderly == Some((next.store_id, number));
-        let tables = match self.complete(&mut next, !trusted).await {
+        let trusted = self.trusted(orderly, number, newest.as_ref(), &next, &folder);
+        let tables = match self.complete(&mut next, &trusted).await {
             Err(missing @ OpenError::Storage(StorageError::Missing { .. })) => {
                 // What was the newest manifest when we began may be old enough to be collected by now.
                 let moved_on = publish::newest_number(&**self.objects, self.names, Some(number)).await?.is_some();

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use lsmstore::{
     Config, Env, FlushOptions, KeepAll, LogChoice, Store, SystemEnv, WriteError, candidates, read_manifest,
 };
+use object_store::ObjectStoreExt;
 
-use crate::fixture::{Fault, Fixture, RecordingLog, get, puts};
+use crate::fixture::{Fault, Fixture, RecordingLog, get, names, puts};
 
 const LONG: usize = 1000;
 
@@ -84,6 +85,30 @@ async fn a_stop_meanwhile_is_an_orderly_one_and_what_the_local_disk_alone_has_is
                 assert!(damaged && error.to_string().contains(name), "{error}");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn after_an_orderly_stop_an_object_that_no_manifest_of_the_bucket_names_is_looked_for_all_the_same() {
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
+    store.apply(&puts(&[("a", "published")])).unwrap();
+    store.flush().await.unwrap();
+    store.apply(&puts(&[("b", "uploaded")])).unwrap();
+    flush_locally(&store).await;
+    fixture.objects.fail("/manifest/", Fault::Before, LONG);
+    assert!(store.publish().await.is_err());
+    store.apply(&puts(&[("c", "local")])).unwrap();
+    flush_locally(&store).await;
+    store.close().await.unwrap();
+    fixture.objects.heal();
+    // The bucket as it was a moment before.
+    let uploaded = names(&fixture, "/sst/").await.pop().unwrap();
+    fixture.objects.delete(&uploaded).await.unwrap();
+    drop(fixture.open().await);
+    let store = fixture.elsewhere().open().await;
+    for (key, value) in [("a", "published"), ("b", "uploaded"), ("c", "local")] {
+        assert_eq!(get(&store, key).as_deref(), Some(value), "from the bucket alone");
     }
 }
 

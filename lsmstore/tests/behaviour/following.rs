@@ -10,7 +10,7 @@ use lsmstore::{
 use object_store::ObjectStoreExt;
 
 use crate::env::Clock;
-use crate::fixture::{Fixture, names, puts};
+use crate::fixture::{Fixture, RecordingLog, names, puts};
 
 pub async fn follow_with(fixture: &Fixture, config: FollowerConfig) -> Follower {
     Follower::open(config, Arc::clone(&fixture.objects) as _, Arc::new(SystemEnv::new())).await.unwrap()
@@ -378,4 +378,30 @@ async fn one_whose_calls_block_may_be_used_on_any_thread() {
     })
     .join()
     .unwrap();
+}
+
+#[tokio::test]
+async fn what_a_replay_has_published_is_shown_when_all_of_it_is_there() {
+    let fixture = Fixture::new();
+    let log = Arc::new(RecordingLog::default());
+    let external = || LogChoice::External(Arc::clone(&log) as _);
+    let store = fixture.open_with(fixture.config(), external()).await;
+    store.apply(&puts(&[("a", "1")])).unwrap();
+    store.flush().await.unwrap();
+    drop(store);
+    // Two writers logged their batches in the other order.
+    let store = fixture.open_with(fixture.config(), external()).await;
+    store.apply_at(3, &puts(&[("c", "3")])).unwrap();
+    assert!(store.flush().await.unwrap().published);
+    let follower = follow(&fixture).await;
+    let snapshot = follower.snapshot();
+    assert_eq!((snapshot.sequence(), follower.staleness().last_sequence), (1, 1));
+    assert_eq!((snapshot.get(b"a").await.unwrap().is_some(), snapshot.get(b"c").await.unwrap()), (true, None));
+    assert_eq!(all(snapshot.scan_prefix(b"")).await.len(), 1);
+    store.apply_at(2, &puts(&[("b", "2")])).unwrap();
+    store.set_next_sequence(4);
+    store.flush().await.unwrap();
+    follower.refresh().await.unwrap();
+    assert_eq!(follower.snapshot().sequence(), 3);
+    assert_eq!(all(follower.snapshot().scan_prefix(b"")).await.len(), 3);
 }

@@ -14,8 +14,6 @@ use crate::world::World;
 fn judge(error: &FollowError) {
     match error {
         FollowError::Storage(StorageError::Object { .. }) => {}
-        // The newest manifest when it was looked for, which another one has taken the place of.
-        FollowError::Storage(StorageError::Missing { object }) if object.contains("/manifest/") => {}
         FollowError::NoStore { .. } | FollowError::Collected { .. } => {}
         error => panic!("a follower: {error}"),
     }

@@ -115,7 +115,7 @@ impl Keeper {
         if let Some(chosen) = chosen {
             self.replay(&store, &chosen, generation).await?;
         }
-        // Numbers are not given out twice, also not those of what was lost.
+        // As where a counter goes on at a ceiling, some are given to nobody.
         store.set_next_sequence(store.last_sequence() + 1 + self.process.random(4));
         Ok(store)
     }

@@ -286,6 +286,7 @@ impl World {
         let number = self.lives.fetch_add(1, Ordering::Relaxed) as usize;
         let view = store.view().unwrap();
         let sequence = view.read_sequence();
+        assert!(self.settings.journal || sequence == store.last_sequence(), "all that has a number is there");
         self.tell(|| format!("life {number} on machine {machine}, epoch {}, begins at {sequence}", store.epoch()));
         let mut life = match last {
             None => Life::new(number, machine, self.settings.journal),
